@@ -1,0 +1,270 @@
+//! Keys and values of the rows (`formats.md` section 2). `docs/on-disk.md` is the table for people.
+//!
+//! Integers in keys are big-endian. Variable parts are a u8 length and the bytes, so that `p1` is no prefix of `p10`.
+
+use prost::Message as _;
+
+use crate::types::{OperationId, ProducerId, StreamId, SubscriptionId};
+
+/// Generated from `proto/tidelog/store/v1/rows.proto`.
+#[allow(missing_docs, clippy::all, reason = "generated; the proto file has the comments")]
+pub mod value {
+    include!(concat!(env!("OUT_DIR"), "/tidelog.store.v1.rs"));
+}
+
+/// Version of everything on disk. A newer one is refused.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Which table a row lives in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Space {
+    /// Hot and small: cursors, producers, receipts.
+    State,
+    /// Cold: streams, subscriptions, operations, counters.
+    Meta,
+}
+
+/// An encoded key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RowKey {
+    /// In which table.
+    pub space: Space,
+    /// Kind byte, then the rest.
+    pub bytes: Vec<u8>,
+}
+
+/// Which producer: `scope` is a stream's id, or 0 for broker-wide ones, which belong to a user.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProducerKey {
+    /// Stream id, or 0.
+    pub scope: u64,
+    /// User id for scope 0, else 0.
+    pub user: u64,
+    /// Identity.
+    pub id: ProducerId,
+}
+
+impl ProducerKey {
+    /// A producer of a stream.
+    pub fn of_stream(stream: StreamId, id: ProducerId) -> Self {
+        Self { scope: stream.0, user: 0, id }
+    }
+
+    /// A broker-wide producer, for commits.
+    pub fn of_user(user: u64, id: ProducerId) -> Self {
+        Self { scope: 0, user, id }
+    }
+}
+
+/// Every row there is. Numbers of retired kinds are not used again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key<'a> {
+    /// state 1: bounds of a stream.
+    Bounds(StreamId),
+    /// state 2: a cursor.
+    Cursor(StreamId, SubscriptionId),
+    /// state 3: a producer.
+    Producer(&'a ProducerKey),
+    /// state 4: one slot of a producer's ring of receipts.
+    Receipt(&'a ProducerKey, u8),
+    /// meta 1: format and secrets.
+    Format,
+    /// meta 2: counters.
+    Counters,
+    /// meta 3: a stream.
+    Stream(StreamId),
+    /// meta 4: folded name of a stream → its id (u64 BE).
+    StreamName(&'a str),
+    /// meta 5: UUID of a stream → its id.
+    StreamUuid(uuid::Uuid),
+    /// meta 6: owner ‖ stream → nothing.
+    StreamOwner(u64, StreamId),
+    /// meta 7: a subscription.
+    Subscription(StreamId, SubscriptionId),
+    /// meta 8: folded name of a subscription → its id.
+    SubscriptionName(StreamId, &'a str),
+    /// meta 16: an operation.
+    Operation(OperationId),
+}
+
+impl Key<'_> {
+    /// The bytes.
+    pub fn encode(&self) -> RowKey {
+        let (space, kind) = self.place();
+        let mut bytes = Vec::with_capacity(32);
+        bytes.push(kind);
+        let text = |bytes: &mut Vec<u8>, t: &str| {
+            bytes.push(t.len() as u8);
+            bytes.extend_from_slice(t.as_bytes());
+        };
+        let producer = |bytes: &mut Vec<u8>, p: &ProducerKey| {
+            bytes.extend_from_slice(&p.scope.to_be_bytes());
+            bytes.extend_from_slice(&p.user.to_be_bytes());
+            text(bytes, p.id.as_str());
+        };
+        match self {
+            Self::Format | Self::Counters => {}
+            Self::Bounds(stream) | Self::Stream(stream) => bytes.extend_from_slice(&stream.0.to_be_bytes()),
+            Self::Cursor(stream, sub) | Self::Subscription(stream, sub) => {
+                bytes.extend_from_slice(&stream.0.to_be_bytes());
+                bytes.extend_from_slice(&sub.0.to_be_bytes());
+            }
+            Self::Producer(p) => producer(&mut bytes, p),
+            Self::Receipt(p, slot) => {
+                producer(&mut bytes, p);
+                bytes.push(*slot);
+            }
+            Self::StreamName(folded) => text(&mut bytes, folded),
+            Self::StreamUuid(uuid) => bytes.extend_from_slice(uuid.as_bytes()),
+            Self::StreamOwner(owner, stream) => {
+                bytes.extend_from_slice(&owner.to_be_bytes());
+                bytes.extend_from_slice(&stream.0.to_be_bytes());
+            }
+            Self::SubscriptionName(stream, folded) => {
+                bytes.extend_from_slice(&stream.0.to_be_bytes());
+                text(&mut bytes, folded);
+            }
+            Self::Operation(id) => bytes.extend_from_slice(id.0.as_bytes()),
+        }
+        RowKey { space, bytes }
+    }
+
+    fn place(&self) -> (Space, u8) {
+        match self {
+            Self::Bounds(_) => (Space::State, 1),
+            Self::Cursor(..) => (Space::State, 2),
+            Self::Producer(_) => (Space::State, 3),
+            Self::Receipt(..) => (Space::State, 4),
+            Self::Format => (Space::Meta, 1),
+            Self::Counters => (Space::Meta, 2),
+            Self::Stream(_) => (Space::Meta, 3),
+            Self::StreamName(_) => (Space::Meta, 4),
+            Self::StreamUuid(_) => (Space::Meta, 5),
+            Self::StreamOwner(..) => (Space::Meta, 6),
+            Self::Subscription(..) => (Space::Meta, 7),
+            Self::SubscriptionName(..) => (Space::Meta, 8),
+            Self::Operation(_) => (Space::Meta, 16),
+        }
+    }
+}
+
+/// Key prefixes, for scans.
+pub mod prefix {
+    use super::{RowKey, Space, StreamId};
+
+    fn of(space: Space, kind: u8, stream: Option<StreamId>) -> RowKey {
+        let mut bytes = vec![kind];
+        if let Some(stream) = stream {
+            bytes.extend_from_slice(&stream.0.to_be_bytes());
+        }
+        RowKey { space, bytes }
+    }
+
+    /// All streams by folded name.
+    pub fn stream_names() -> RowKey {
+        of(Space::Meta, 4, None)
+    }
+
+    /// All subscriptions of a stream by folded name.
+    pub fn subscription_names(stream: StreamId) -> RowKey {
+        of(Space::Meta, 8, Some(stream))
+    }
+
+    /// All operations.
+    pub fn operations() -> RowKey {
+        of(Space::Meta, 16, None)
+    }
+
+    /// All producers of a stream.
+    pub fn producers(stream: StreamId) -> RowKey {
+        of(Space::State, 3, Some(stream))
+    }
+}
+
+/// The ranges that hold everything of one stream besides its catalogue rows: kinds 1–5 of `state`, subscriptions in `meta`.
+pub fn ranges_of(stream: StreamId) -> Vec<super::DeleteRange> {
+    let range = |space, kind: u8| {
+        let key = |id: u64| {
+            let mut bytes = vec![kind];
+            bytes.extend_from_slice(&id.to_be_bytes());
+            bytes
+        };
+        super::DeleteRange::Rows { space, from: key(stream.0), to: key(stream.0 + 1) }
+    };
+    let mut ranges: Vec<_> = (1..=5).map(|kind| range(Space::State, kind)).collect();
+    ranges.extend([range(Space::Meta, 7), range(Space::Meta, 8)]);
+    ranges.push(super::DeleteRange::Batches { stream, from: 0, to: None });
+    ranges
+}
+
+/// The first key after all keys that begin with `prefix`.
+pub fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 255 {
+            end.push(last + 1);
+            return Some(end);
+        }
+    }
+    None
+}
+
+/// Reads a row's value.
+///
+/// # Errors
+/// A sentence when the bytes are not the message: the store is damaged.
+pub fn decode<M: prost::Message + Default>(bytes: &[u8]) -> Result<M, String> {
+    M::decode(bytes).map_err(|e| format!("a row of kind {} does not decode: {e}", std::any::type_name::<M>()))
+}
+
+/// Writes a row's value.
+pub fn encode(message: &impl prost::Message) -> Vec<u8> {
+    message.encode_to_vec()
+}
+
+/// Reads the value of an index row: an id.
+pub fn decode_id(bytes: &[u8]) -> Result<u64, String> {
+    bytes.try_into().map(u64::from_be_bytes).map_err(|_| "an index row is not eight bytes".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn producer() -> impl Strategy<Value = ProducerKey> {
+        (any::<u64>(), any::<u64>(), "[a-z0-9:._-]{1,128}").prop_map(|(scope, user, id)| ProducerKey { scope, user, id: ProducerId::parse(&id).unwrap() })
+    }
+
+    proptest! {
+        #[test]
+        fn no_producers_key_is_a_prefix_of_anothers(a in producer(), b in producer()) {
+            let (ka, kb) = (Key::Producer(&a).encode(), Key::Producer(&b).encode());
+            prop_assert_eq!(a == b, kb.bytes.starts_with(&ka.bytes));
+        }
+
+        #[test]
+        fn the_end_of_a_prefix_lies_after_every_key_with_it(prefix in proptest::collection::vec(any::<u8>(), 1..8), rest: Vec<u8>) {
+            let mut key = prefix.clone();
+            key.extend(rest);
+            if let Some(end) = end_of(&prefix) {
+                prop_assert!(key < end);
+                prop_assert!(end > prefix);
+            }
+        }
+
+        #[test]
+        fn a_streams_ranges_hold_its_rows_and_no_others(stream in 1u64..1 << 40, other in 1u64..1 << 40, p in producer()) {
+            let own = ProducerKey { scope: stream, ..p.clone() };
+            let foreign = ProducerKey { scope: other, ..p };
+            let ranges = ranges_of(StreamId(stream));
+            let held = |key: RowKey| ranges.iter().any(|r| matches!(r, super::super::DeleteRange::Rows { space, from, to } if *space == key.space && *from <= key.bytes && key.bytes < *to));
+            for slot in [0, 63] {
+                prop_assert!(held(Key::Receipt(&own, slot).encode()));
+                prop_assert_eq!(held(Key::Receipt(&foreign, slot).encode()), stream == other);
+            }
+            prop_assert!(held(Key::Cursor(StreamId(stream), SubscriptionId(3)).encode()));
+            prop_assert!(!held(Key::Stream(StreamId(stream)).encode()));
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Numbers the broker gives out. None of them is ever reused (S-8).
+
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(
+    /// Internal id of a stream, from 1. A deleted and re-created name gets a new one.
+    StreamId
+);
+id!(
+    /// Internal id of a subscription, from 1, unique over the broker.
+    SubscriptionId
+);
+
+/// Id of an operation (`surfaces.md` 5.3): a random UUID, because it also travels to people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OperationId(pub uuid::Uuid);
+
+impl fmt::Display for OperationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The operator's user id (`decisions.md` section 5).
+pub const OPERATOR_USER: u64 = 1;

@@ -1,0 +1,114 @@
+//! Every bound, with its name and its reason (`limits.md`). Settings may lower most of them.
+
+use std::time::Duration;
+
+/// Longest stream, subscription or user name. Fits a file name and a log line.
+pub const NAME_BYTES: usize = 200;
+/// Longest producer id. Long enough for `cursor:<stream>:<subscription>` of usual names.
+pub const PRODUCER_ID_BYTES: usize = 128;
+
+/// Largest `data` of one event unless the stream says less. Bigger payloads belong in an object store.
+pub const EVENT_MAX_BYTES: usize = 1024 * 1024;
+/// Largest batch (encoded `Events` bytes) of one append, and total of one commit's appends. Four of the largest events; small enough to share a group.
+pub const BATCH_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Most events in one append: bounds the walk at the door and the count in an answer.
+pub const BATCH_MAX_EVENTS: usize = 10_000;
+/// Longest event `type`. It is a word, not a payload.
+pub const EVENT_TYPE_BYTES: usize = 256;
+/// Longest event `key`.
+pub const EVENT_KEY_BYTES: usize = 4 * 1024;
+/// Most headers of one event.
+pub const EVENT_HEADERS: usize = 32;
+/// Sum of header names and values of one event.
+pub const EVENT_HEADER_BYTES: usize = 8 * 1024;
+/// Deepest JSON nesting, counted from `data` inside events. Parsers recurse.
+pub const JSON_DEPTH: usize = 32;
+
+/// Largest frame, gRPC message or request body after authentication: one full batch in its JSON form.
+pub const MESSAGE_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Largest message before authentication: an `auth` frame and little else.
+pub const MESSAGE_MAX_BYTES_PRE_AUTH: usize = 4 * 1024;
+/// Read buffer of one WebSocket. The library's default of 128 KiB would be most of an idle connection's memory.
+pub const WS_READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Frames are flushed at this many bytes.
+pub const WS_WRITE_BUFFER_BYTES: usize = 4 * 1024;
+/// Frames waiting for one socket. Beyond it the session pauses.
+pub const WS_MAX_WRITE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+/// Target size of one `events` frame: large enough to amortise the call, small enough to share the socket.
+pub const FRAME_TARGET_BYTES: usize = 64 * 1024;
+
+/// Appends of one connection that have no answer yet; beyond it the socket is not read.
+pub const IN_FLIGHT_APPENDS: usize = 64;
+/// Bytes of such appends.
+pub const IN_FLIGHT_APPEND_BYTES: usize = 16 * 1024 * 1024;
+/// Subscriptions on one connection. 
+pub const SUBSCRIPTIONS_PER_CONNECTION: usize = 256;
+/// Delivered but not acknowledged events of a durable subscription, unless it says otherwise.
+pub const MAX_IN_FLIGHT_EVENTS: u64 = 1000;
+/// The same in bytes, and the first grant of an ephemeral subscription.
+pub const MAX_IN_FLIGHT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Acks in one commit (T-6).
+pub const COMMIT_ACKS: usize = 256;
+/// Streams in one commit (T-6).
+pub const COMMIT_STREAMS: usize = 64;
+/// Receipts kept per producer (P-14). Fixed: the slot is part of the stored key.
+pub const RECEIPT_RING: u64 = 64;
+/// Producers of one stream for callers other than the operator (P-15). Old ones are never evicted.
+pub const PRODUCERS_PER_STREAM: u64 = 100_000;
+
+/// Events of one REST read unless asked otherwise.
+pub const READ_DEFAULT_EVENTS: usize = 1000;
+/// Most events of one REST read.
+pub const READ_MAX_EVENTS: usize = 10_000;
+/// Bytes of one REST read.
+pub const READ_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Items of one page of a list that asked for pages.
+pub const LIST_MAX: usize = 1000;
+/// Longest long poll. 
+pub const LONG_POLL: Duration = Duration::from_secs(60);
+/// Longest wait for an operation in one request.
+pub const OPERATION_WAIT: Duration = Duration::from_secs(3600);
+
+/// Bytes of accepted requests waiting for the commit loop. Beyond it callers wait, then hear `overloaded`.
+pub const COMMIT_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// Requests waiting for the commit loop.
+pub const COMMIT_QUEUE_REQUESTS: usize = 16 * 1024;
+/// Bytes of one commit group: bounds the time one fdatasync may take.
+pub const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// Requests in one commit group.
+pub const GROUP_REQUESTS: usize = 4096;
+/// How long a caller waits for room in the queue before `overloaded`.
+pub const ADMISSION_WAIT: Duration = Duration::from_secs(5);
+
+/// Header bytes of one HTTP request. 
+pub const HEADER_BYTES: usize = 16 * 1024;
+/// Header count of one HTTP request.
+pub const HEADER_COUNT: usize = 64;
+/// Time for the request's headers to arrive.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Grace before a body must bring [`BODY_MIN_RATE`].
+pub const BODY_GRACE: Duration = Duration::from_secs(10);
+/// Bytes per second a body must bring after its grace.
+pub const BODY_MIN_RATE: u64 = 1024;
+/// Time for a connection without a credential to send `auth`.
+pub const AUTH_DEADLINE: Duration = Duration::from_secs(5);
+/// How often an idle connection is pinged.
+pub const PING_EVERY: Duration = Duration::from_secs(20);
+/// A peer silent for this long is gone.
+pub const PEER_DEAD: Duration = Duration::from_secs(45);
+/// A socket that drained nothing for this long is `slow_consumer`.
+pub const SOCKET_UNDRAINED: Duration = Duration::from_secs(30);
+/// More pings than this in ten seconds close the connection (4008).
+pub const PINGS_PER_10_S: u32 = 100;
+/// Open connections in all.
+pub const CONNECTIONS: usize = 10_000;
+
+/// How long a level `received` ack may stay in memory only (C-16).
+pub const RECEIVED_ACK_PERSIST: Duration = Duration::from_secs(1);
+/// How long a detached session keeps its delivered mark, unless the subscription says otherwise.
+pub const ACK_TIMEOUT_S: u64 = 30;
+/// How long a subscription without use lives, unless it says otherwise.
+pub const SUBSCRIPTION_EXPIRES_S: u64 = 2_592_000;
+/// How long a finished operation can be looked up.
+pub const OPERATION_KEPT: Duration = Duration::from_secs(24 * 3600);

@@ -1,0 +1,143 @@
+//! Names that people and programs choose: streams, subscriptions, producers.
+//!
+//! Parsed once at the door; afterwards the type is the proof that the text is well formed.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::error::{Code, Error};
+use super::limits;
+
+/// Why a name was refused, as the second half of a sentence.
+fn check_name(what: &str, text: &str, allow_system: bool) -> Result<(), Error> {
+    let refuse = |why: String| {
+        Err(Error::new(Code::BadParameter, format!("{what} {} {why}", quote(text))).detail("field", what.replace(' ', "_")))
+    };
+    if text.is_empty() {
+        return refuse("is empty; give it 1 to 200 characters.".into());
+    }
+    if text.len() > limits::NAME_BYTES {
+        return refuse(format!("is {} bytes long; the limit is {}.", text.len(), limits::NAME_BYTES));
+    }
+    let rest = match text.strip_prefix('$') {
+        Some(rest) if allow_system => rest,
+        Some(_) => return refuse("begins with `$`, which is reserved for the broker's own streams.".into()),
+        None => text,
+    };
+    if rest.starts_with(['.', '-']) {
+        return refuse("begins with `.` or `-`; begin with a letter, a digit or `_`.".into());
+    }
+    match rest.bytes().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))) {
+        Some(at) => refuse(format!("has a character outside A-Z a-z 0-9 . _ - at byte {}.", at + text.len() - rest.len())),
+        None => Ok(()),
+    }
+}
+
+/// A text as it may stand in an error message: quoted, escaped, shortened.
+pub fn quote(text: &str) -> String {
+    let short: String = text.chars().take(64).collect();
+    let dots = if short.len() < text.len() { "…" } else { "" };
+    format!("\"{}{dots}\"", short.escape_debug())
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $system:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Accepts 1–200 of `A–Z a–z 0–9 . _ -`, not starting with `.` or `-` (`surfaces.md` 5.1).
+            ///
+            /// # Errors
+            /// `bad_parameter`, naming the field and the first offending byte.
+            pub fn parse(text: &str) -> Result<Self, Error> {
+                check_name($what, text, $system)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The name as it was given.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// The form under which names collide: ASCII lower case (`limits.md`, one canonical fold).
+            pub fn folded(&self) -> String {
+                self.0.to_ascii_lowercase()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// Name of a stream.
+    StreamName, "stream name", false
+);
+name!(
+    /// Name of a subscription, unique within its stream.
+    SubscriptionName, "subscription name", false
+);
+
+/// Identity of a producer: 1–128 of `A–Z a–z 0–9 . _ : -`, compared byte for byte (`decisions.md` section 3).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProducerId(Arc<str>);
+
+impl ProducerId {
+    /// # Errors
+    /// `bad_parameter`, naming the first offending byte or the length.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let refuse = |why: String| {
+            Err(Error::new(Code::BadParameter, format!("producer id {} {why}", quote(text))).detail("field", "producer"))
+        };
+        if text.is_empty() || text.len() > limits::PRODUCER_ID_BYTES {
+            return refuse(format!("is {} bytes long; give it 1 to {}.", text.len(), limits::PRODUCER_ID_BYTES));
+        }
+        match text.bytes().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))) {
+            Some(at) => refuse(format!("has a character outside A-Z a-z 0-9 . _ : - at byte {at}.")),
+            None => Ok(Self(text.into())),
+        }
+    }
+
+    /// The id as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProducerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_grammar_are_accepted_and_others_say_where_they_fail() {
+        for good in ["a", "orders", "A.b_c-9", "_x", "0", &"n".repeat(200)] {
+            assert_eq!(StreamName::parse(good).unwrap().as_str(), good);
+        }
+        for (bad, at) in [("", "empty"), (".a", "begins"), ("-a", "begins"), ("$lifecycle", "reserved"), ("a/b", "byte 1"), ("naïve", "byte 2")] {
+            let error = StreamName::parse(bad).unwrap_err();
+            assert!(error.message.contains(at), "{bad:?}: {}", error.message);
+            assert_eq!(error.code, Code::BadParameter);
+        }
+        assert!(StreamName::parse(&"n".repeat(201)).is_err());
+    }
+
+    #[test]
+    fn producer_ids_may_hold_colons_but_no_blanks() {
+        assert!(ProducerId::parse("cursor:orders:billing").is_ok());
+        assert!(ProducerId::parse("a b").is_err());
+        assert!(ProducerId::parse(&"p".repeat(129)).is_err());
+        assert!(ProducerId::parse(&"p".repeat(128)).is_ok());
+    }
+}
