@@ -8,3 +8,6 @@ pub mod wire;
 
 #[cfg(feature = "server")]
 pub mod log;
+
+#[cfg(feature = "server")]
+pub mod broker;
