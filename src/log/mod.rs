@@ -23,7 +23,7 @@ pub struct Lane(pub u32);
 pub type Position = u64;
 
 /// A change that happens as a whole or not at all.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct WriteSet {
     /// New batches. Their keys are (stream, base offset) and new: an engine may rely on it (S-8).
     pub appends: Vec<Arc<Batch>>,
