@@ -11,8 +11,16 @@ use bytes::Bytes;
 
 use crate::types::{Batch, StreamId};
 
+pub mod memory;
+mod open_error;
+pub mod rocks;
 pub mod rows;
+mod run;
 
+#[cfg(test)]
+mod conformance;
+
+pub use open_error::OpenError;
 pub use rows::{Key, ProducerKey, RowKey, Space};
 
 /// One total order of changes: one commit loop, one in-memory state.
