@@ -48,7 +48,7 @@ where
 
 /// Awaits admission and then the answer.
 #[track_caller]
-pub fn answer<T>(admission: impl Future<Output = Pending<T>>) -> impl Future<Output = Result<T>> {
+pub fn answer<T: Unpin>(admission: impl Future<Output = Pending<T>>) -> impl Future<Output = Result<T>> {
     let caller = std::panic::Location::caller();
     async move {
         let both = async { admission.await.await };
