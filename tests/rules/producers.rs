@@ -229,7 +229,7 @@ async fn p9_a_refused_append_does_not_move_the_sequence() {
     let epoch = open(&mut c, "s", "p").await;
     assert_eq!(ask(&bench, epoch, 0, &["a"]).await, stored(0, 1));
 
-    let error = refused(bench.append(expecting(stamped("s", "p", epoch, 1, &["b"]), 0)).await, Code::ConditionFailed, "P-9");
+    let error = refused(bench.append(expecting(stamped("s", "p", epoch, 1, &["b"]), 0)).await, Code::ConditionFailed, "P-18");
     assert_eq!(detail(&error, "next_offset"), 1);
     refused(ask(&bench, epoch, 1, &["12345"]).await, Code::TooLarge, "P-9");
     refused(ask(&bench, epoch, 1, &["ok", "12345"]).await, Code::TooLarge, "P-9");

@@ -155,10 +155,8 @@ async fn c20_bytes_bound_the_window_and_one_event_passes_whatever_its_size_when_
     let mut reader = Reader::open(&mut c, request).await.unwrap();
     assert_eq!(reader.take(2).await[1].1, "cd", "2 + 2 bytes fit into 5, the next 2 do not");
     reader.is_paused().await;
-    assert_eq!(reader.ack(&mut c, 0).await, acked(1));
-    assert_eq!(reader.take(1).await, [(2, "ef".into())]);
-    reader.is_paused().await;
     assert_eq!(reader.ack(&mut c, 1).await, acked(2));
+    assert_eq!(reader.take(1).await, [(2, "ef".into())]);
     reader.is_paused().await;
     assert_eq!(reader.ack(&mut c, 2).await, acked(3));
     assert_eq!(reader.take(1).await[0].1.len(), 5000, "nothing in flight: it passes alone");
