@@ -313,7 +313,7 @@ proptest! {
 
 const SUBSCRIPTIONS: [&str; 2] = ["x", "y"];
 /// Small, so that windows matter.
-const WINDOW: u64 = 4;
+const WINDOW: usize = 4;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -361,6 +361,8 @@ struct Seat {
     epoch: u64,
     /// Where it stands, also after its reader is gone.
     at: u64,
+    /// Offsets of the events it was given.
+    sent: Vec<u64>,
     on_gap: OnGap,
     over: bool,
 }
@@ -381,7 +383,7 @@ impl Readers {
         bench.create("out").await;
         let mut model = model::Stream::default();
         for subscription in SUBSCRIPTIONS {
-            bench.subscribe_new_window("s", subscription, WINDOW).await;
+            bench.subscribe_new_window("s", subscription, WINDOW as u64).await;
             model.cursors.insert(subscription.to_owned(), model::Cursor::default());
         }
         let c = bench.connect();
@@ -426,13 +428,13 @@ impl Readers {
             return;
         }
         // The window counts what was delivered and not acknowledged; a gap is not an event.
-        let limit = end.min(cursor.next.max(first) + WINDOW);
         let mut texts = Vec::new();
-        while reader.at < limit {
+        while reader.at < end && (reader.at < first || seat.sent.iter().filter(|offset| **offset >= cursor.next).count() < WINDOW) {
             let at = reader.at;
             match reader.next().await.expect("a delivery") {
                 Delivery::Events { slices, lag } => {
                     texts.extend(slices.iter().flat_map(texts_of));
+                    seat.sent.extend(at..reader.at);
                     assert_eq!(lag.events, end - reader.at, "lag");
                 }
                 Delivery::Gap { from, to, .. } => assert_eq!((from, to), (at, first - 1)),
@@ -481,7 +483,7 @@ impl Readers {
                 };
                 self.flushed();
                 same(Ok((reader.epoch(), reader.opened.next)), expected, &format!("{ask:?}"));
-                let seat = Seat { sub, handle: reader.handle.clone(), epoch: reader.epoch(), at: reader.at, on_gap, over: false, reader: Some(reader) };
+                let seat = Seat { sub, handle: reader.handle.clone(), epoch: reader.epoch(), at: reader.at, sent: Vec::new(), on_gap, over: false, reader: Some(reader) };
                 self.seats.push(seat);
             }
             Step::Take(which) => {
