@@ -12,8 +12,8 @@ use rocksdb::{DB, DBRecoveryMode, ErrorKind, Options};
 use super::options::{self, RocksOptions, Shared, family};
 use super::recovery::{self, Verdict};
 use super::{durable, space};
-use crate::log::rows::{self, FORMAT_VERSION, Key, value};
 use crate::log::OpenError;
+use crate::log::rows::{self, FORMAT_VERSION, Key, value};
 use crate::types::TimeUs;
 
 /// Our own lock, held before anything of the directory is looked at.
@@ -128,7 +128,12 @@ fn recover(options: &RocksOptions, shared: &Shared) -> Result<(DB, Loss), OpenEr
         return give_up_tail(options, shared, &what).map(|db| (db, Loss::Acknowledged));
     }
     let error = match open_db(options, shared, DBRecoveryMode::TolerateCorruptedTailRecords) {
-        Ok(db) => return Ok((db, Loss::None)),
+        Ok(db) => {
+            if let Verdict::TornTail { file, offset } = &verdict {
+                tracing::warn!(file = %file.display(), offset, "the log ended in the middle of a record: that group was never acknowledged, and is dropped");
+            }
+            return Ok((db, Loss::None));
+        }
         Err(error) => error,
     };
     let text = error.as_ref();

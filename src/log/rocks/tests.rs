@@ -38,7 +38,7 @@ fn copy(from: &Path) -> tempfile::TempDir {
             let to = to.join(entry.file_name());
             if entry.file_type().unwrap().is_dir() {
                 all(&entry.path(), &to);
-            } else if entry.file_name() != durable::FILE {
+            } else if !entry.file_name().to_string_lossy().starts_with(durable::FILE) {
                 std::fs::copy(entry.path(), to).unwrap();
             }
         }
@@ -483,4 +483,50 @@ fn the_yardstick_writes_what_it_is_given() {
     let dir = tempfile::tempdir().unwrap();
     let spent = raw_write(dir.path(), (0..10).map(|n| vec![n; 100]), 4).unwrap();
     assert!(spent > std::time::Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_stall_refuses_the_commit_and_the_same_set_passes_when_it_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let rocks = Arc::new(Rocks::open(options(dir.path())).unwrap());
+    let engine: Arc<dyn Engine> = rocks.clone();
+    let stop_at = |files: &str| {
+        let store = rocks.store().unwrap();
+        let log = store.db.cf_handle(family::LOG).unwrap();
+        let never = ("level0_file_num_compaction_trigger", "1000");
+        store.db.set_options_cf(log, &[never, ("level0_slowdown_writes_trigger", files), ("level0_stop_writes_trigger", files)]).unwrap();
+        store.db.flush_cf(log).unwrap();
+    };
+    append(&engine, 0, 10, 10).await;
+    stop_at("1000");
+    append(&engine, 10, 10, 10).await;
+    stop_at("2");
+    let position = engine.position(Lane(0)).await.unwrap();
+    let set = || WriteSet { appends: vec![batch(S, 20, 10, 10)], ..WriteSet::default() };
+    assert!(matches!(commit(&engine, set()).await, Err(EngineError::Refused(_))));
+    assert_eq!(engine.position(Lane(0)).await, Ok(position));
+    assert_eq!(engine.pressure(), Pressure::None);
+    assert_eq!(spans(&engine, S, 0, ALL).await, [(0, 10), (10, 20)]);
+    stop_at("1000");
+    assert_eq!(commit(&engine, set()).await, Ok(position + 1));
+    assert_eq!(spans(&engine, S, 0, ALL).await, [(0, 10), (10, 20), (20, 30)]);
+}
+
+#[tokio::test]
+async fn the_last_reader_closes_the_database_and_the_close_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let rocks = Arc::new(Rocks::open(options(dir.path())).unwrap());
+    let reader = rocks.store().unwrap();
+    let close = tokio::spawn({
+        let rocks = rocks.clone();
+        async move { rocks.close().await }
+    });
+    while rocks.store().is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(refusal(dir.path()).exit_code(), 12, "a read is still under way");
+    assert!(!close.is_finished());
+    drop(reader);
+    close.await.unwrap().unwrap();
+    open(dir.path()).unwrap();
 }
