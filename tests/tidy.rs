@@ -194,15 +194,37 @@ fn no_page_claims_more_than_the_guarantees() {
 }
 
 #[test]
+fn tests_named_in_the_guarantees_exist() {
+    let code: Vec<Source> = ["src", "tests"].iter().flat_map(|folder| sources(folder)).collect();
+    let page = Source { name: "docs/guarantees.md".into(), text: read("docs/guarantees.md"), code: String::new() };
+    let mut complaints = Complaints::default();
+    for (line, text) in lines(&page.text).filter(|(_, text)| text.starts_with("| ") && is_rule(text)) {
+        let shown_by = text.trim_end().trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        for name in shown_by.split('`').skip(1).step_by(2) {
+            if !code.iter().any(|file| file.code.contains(&format!("fn {name}("))) {
+                complaints.add(&page, line, format!("there is no test `{name}`"));
+            }
+        }
+    }
+    complaints.check();
+}
+
+#[test]
 fn links_between_documents_lead_somewhere() {
     let mut complaints = Complaints::default();
     for page in pages() {
         let folder = root().join(&page.name).parent().expect("a file has a folder").to_owned();
         for (line, text) in lines(&page.text) {
             for target in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target) {
-                let path = target.split('#').next().unwrap_or_default();
-                if !path.is_empty() && !target.contains("://") && !target.starts_with("mailto:") && !folder.join(path).exists() {
+                if target.contains("://") || target.starts_with("mailto:") {
+                    continue;
+                }
+                let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+                let to = if path.is_empty() { root().join(&page.name) } else { folder.join(path) };
+                if !to.exists() {
                     complaints.add(&page, line, format!("`{target}` does not exist"));
+                } else if !heading.is_empty() && !anchors(&to).iter().any(|anchor| anchor == heading) {
+                    complaints.add(&page, line, format!("`{target}`: that page has no such heading"));
                 }
             }
         }
@@ -301,6 +323,13 @@ fn pages() -> Vec<Source> {
     load(found)
 }
 
+/// What headings of a page are called in links.
+fn anchors(page: &Path) -> Vec<String> {
+    let text = fs::read_to_string(page).unwrap_or_default();
+    let name = |heading: &str| heading.to_lowercase().replace(' ', "-").chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect();
+    text.lines().filter(|line| line.starts_with('#')).map(|line| name(line.trim_start_matches('#').trim())).collect()
+}
+
 fn layer_of<'a>(parts: &[&'a str]) -> Option<&'a str> {
     match parts {
         ["lib.rs" | "main.rs"] | ["bin", ..] => None,
@@ -317,6 +346,12 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// White space and quotation marks of Markdown do not count.
 fn one_line(text: &str) -> String {
     text.lines().map(|line| line.trim_start_matches('>')).flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
+}
+
+/// Does a row of a table begin with the name of a rule, such as `P-8`?
+fn is_rule(row: &str) -> bool {
+    let name = row.trim_start_matches("| ").split(' ').next().unwrap_or_default();
+    name.split_once('-').is_some_and(|(kind, number)| kind.len() == 1 && number.parse::<u32>().is_ok())
 }
 
 fn has_word(text: &str, word: &str) -> bool {
