@@ -25,6 +25,7 @@ BIN := $(CARGO_TARGET_DIR)/release/tidelog
 PART := .ci/part
 # Every test binary: tests/NAME/main.rs and tests/NAME.rs. Few, since most of them link RocksDB.
 TESTS := $(sort $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)) $(patsubst tests/%.rs,%,$(wildcard tests/*.rs)))
+BENCHES := $(sort $(patsubst benches/%.rs,%,$(wildcard benches/*.rs)))
 
 .PHONY: help run test demo bench fmt build setup
 
@@ -52,8 +53,8 @@ demo: setup ## push a real event history, kill everything twenty times, compare 
 	@cargo build $(CARGO_FLAGS) --bin tidelog
 	@cargo run $(CARGO_FLAGS) --quiet --example demo -- $(ARGS)
 
-bench: setup ## the benches of the parts (benches/README.md; ARGS="codec" picks by name)
-	@cargo bench --profile release $(LOCKED) --benches -- $(ARGS)
+bench: setup ## the benches of the parts (ARGS="stamp" picks by name; benches/README.md has results)
+	@cargo bench --profile release $(LOCKED) $(BENCHES:%=--bench %) -- $(ARGS)
 
 fmt: ## format the sources
 	@.ci/setup rustfmt
