@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Files of the broker that may read a clock: they drive the state machines and hand the time in. No rule is decided by it.
 const CLOCK_READERS: &[&str] = &[
     "src/broker/mod.rs",     // opens the broker: the moment from which monotonic time counts
+    "src/broker/admin.rs",   // lag in seconds, and how long a wait for an operation still lasts
     "src/broker/commit.rs",  // the loop: reads the clock once for each group, and times its commits
     "src/broker/read.rs",    // how long a long poll still waits
     "src/broker/session.rs", // lag in seconds, and the moment of detaching
