@@ -11,3 +11,6 @@ pub mod log;
 
 #[cfg(feature = "server")]
 pub mod broker;
+
+#[cfg(feature = "client")]
+pub mod client;
