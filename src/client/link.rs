@@ -167,7 +167,7 @@ impl Link {
             Message::Close(frame) => return Err(closed(frame)),
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(None),
         };
-        decoded.map(Some).map_err(|e| Error::Protocol(e.to_string()))
+        decoded.map_err(|e| Error::Protocol(e.to_string()))
     }
 
     /// Says goodbye: what is queued is written, then the close frame. Gives up after a second.
