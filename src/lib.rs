@@ -14,3 +14,6 @@ pub mod broker;
 
 #[cfg(feature = "client")]
 pub mod client;
+
+#[cfg(feature = "client")]
+pub mod cli;

@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{Sink, Stream};
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
@@ -91,7 +90,7 @@ impl Link {
     /// Puts a frame into the queue; [`Link::next`] writes it. The caller bounds what it queues.
     pub(crate) fn send(&mut self, frame: &ClientFrame) {
         let message = match self.protocol {
-            Protocol::Binary => Message::Binary(Bytes::from(proto::encode_client(frame))),
+            Protocol::Binary => Message::Binary(proto::encode_client(frame)),
             Protocol::Json => Message::text(json::encode_client(frame)),
         };
         self.outbox.push_back(message);
@@ -167,7 +166,7 @@ impl Link {
             Message::Close(frame) => return Err(closed(frame)),
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(None),
         };
-        decoded.map(Some).map_err(|e| Error::Protocol(e.to_string()))
+        decoded.map_err(|e| Error::Protocol(e.to_string()))
     }
 
     /// Says goodbye: what is queued is written, then the close frame. Gives up after a second.
