@@ -1,17 +1,49 @@
 //! The rules. One method per use case; edges decode, call once, encode.
+//!
+//! What changes something goes through the commit loop as an [`intent`]; what only reads goes to the engine and to the
+//! [`shared`] views of streams. The state machines (`state`, `producer`, `cursor`, `window`) know no socket, disk or clock.
 
 pub mod access;
+mod admin;
+mod appending;
+mod clock;
+mod commit;
+mod connection;
+mod cursor;
+mod generations;
 pub mod info;
+mod intent;
+mod loader;
+mod operation;
+mod producer;
+mod read;
+mod session;
+mod shared;
+mod state;
+mod window;
 
-use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
-use crate::types::reply::*;
-use crate::types::request::*;
-use crate::types::*;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::log::rows::{self, value};
+use crate::log::{Engine, Key, Lane, Pressure, ReadLimits};
+use crate::types::reply::{Appended, Subscribed};
+use crate::types::request::{AppendRequest, Credit, OnGap, Start, SubscribeRequest};
+use crate::types::{Batch, Code, Error, Result, StreamId, StreamName, TimeUs, limits};
+
 pub use access::{Principal, Right};
+use clock::Now;
+use commit::{CommitLoop, engine_failure};
+pub use connection::{Connection, Pending};
+use cursor::OpenAsk;
 pub use info::*;
+use intent::{Intent, Opened, Reply};
+pub use session::{Session, SessionHandle};
+use shared::{Registry, StreamShared};
+use state::{Options, State, Stream, stream_not_found};
 
 /// Start-up choices.
 #[derive(Clone, Debug)]
@@ -20,95 +52,266 @@ pub struct Settings {
     pub create_streams_on_use: bool,
     /// Bytes of recent batches kept in memory for followers.
     pub tail_bytes: usize,
-    /// Streams, producers and cursors kept in memory, each.
+    /// Streams, producers and cursors kept in memory: at least this many of each, at most twice as many.
     pub hot_entries: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { create_streams_on_use: false, tail_bytes: 64 * 1024 * 1024, hot_entries: 8192 }
+    }
 }
 
 /// The broker. Cheap to clone.
 #[derive(Clone)]
-pub struct Broker { inner: Arc<()> }
-
-/// An answer that is still to come. Dropping it does not take the request back.
-pub struct Pending<T>(std::marker::PhantomData<T>);
-
-impl<T> Future for Pending<T> {
-    type Output = Result<T>;
-    fn poll(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<T>> { unimplemented!() }
+pub struct Broker {
+    inner: Arc<Inner>,
 }
+
+struct Inner {
+    engine: Arc<dyn Engine>,
+    registry: Arc<Registry>,
+    commits: CommitLoop,
+    room: Arc<Semaphore>,
+    log_epoch: u64,
+    began: Instant,
+    draining: AtomicBool,
+    drained: Notify,
+    sessions: AtomicUsize,
+}
+
+/// Smallest share of the queue's budget: a request without events still costs its own memory.
+const MIN_REQUEST_BYTES: usize = limits::COMMIT_QUEUE_BYTES / limits::COMMIT_QUEUE_REQUESTS;
 
 impl Broker {
-    pub async fn open(engine: Arc<dyn crate::log::Engine>, settings: Settings) -> Result<Self> { unimplemented!() }
-    /// Refuses new work, ends every session with `unavailable` (retry hint in details.retry_after_s), waits for what is in flight.
-    pub async fn drain(&self) { unimplemented!() }
-    /// After `drain`: stops the loop, closes the engine.
-    pub async fn close(&self) -> Result<()> { unimplemented!() }
-    /// Resolves when the engine has failed: the process must stop serving (S-5).
-    pub async fn failed(&self) -> String { unimplemented!() }
-    pub fn health(&self) -> Health { unimplemented!() }
-    /// Name, help, is-counter, value: for /metrics.
-    pub fn metrics(&self) -> Vec<(&'static str, &'static str, bool, f64)> { unimplemented!() }
-    pub fn log_epoch(&self) -> u64 { unimplemented!() }
+    /// Starts the broker on an engine: reads the counters, starts the commit loop, goes on with interrupted deletions.
+    ///
+    /// # Errors
+    /// When the engine cannot be read, or holds a newer format.
+    pub async fn open(engine: Arc<dyn Engine>, settings: Settings) -> Result<Self> {
+        let began = Instant::now();
+        let failure = |e| engine_failure(&e);
+        let lane = Lane(0);
+        let position = engine.position(lane).await.map_err(failure)?;
+        let found = engine.get(vec![Key::Counters.encode()]).await.map_err(failure)?;
+        let counters = match found.into_iter().next().flatten() {
+            Some(bytes) => rows::decode(&bytes).map_err(Error::internal)?,
+            // The operator is user 1.
+            None => value::Counters { next_stream_id: 1, next_subscription_id: 1, next_user_id: 2, next_source_id: 1, log_epoch: 1, ..Default::default() },
+        };
+        let registry = Arc::new(Registry::new(settings.tail_bytes));
+        let options = Options { create_on_use: settings.create_streams_on_use, hot_entries: settings.hot_entries, new_uuid: Box::new(uuid::Uuid::now_v7) };
+        let now = Now { wall_us: TimeUs::now().0, mono: began.elapsed() };
+        let state = State::new(options, registry.clone(), counters, now);
+        let log_epoch = state.log_epoch();
+        let commits = CommitLoop::start(engine.clone(), registry.clone(), state, lane, position, began);
+        let room = Arc::new(Semaphore::new(limits::COMMIT_QUEUE_BYTES));
+        let inner = Inner {
+            engine,
+            registry,
+            commits,
+            room,
+            log_epoch,
+            began,
+            draining: AtomicBool::new(false),
+            drained: Notify::new(),
+            sessions: AtomicUsize::new(0),
+        };
+        let broker = Self { inner: Arc::new(inner) };
+        broker.resume_operations().await?;
+        Ok(broker)
+    }
 
-    pub async fn create_stream(&self, who: &Principal, new: NewStream) -> Result<StreamInfo> { unimplemented!() }
-    pub async fn stream(&self, who: &Principal, name: &StreamName) -> Result<StreamInfo> { unimplemented!() }
-    pub async fn streams(&self, who: &Principal, query: ListQuery) -> Result<Page<StreamInfo>> { unimplemented!() }
-    pub async fn delete_stream(&self, who: &Principal, name: &StreamName) -> Result<OperationInfo> { unimplemented!() }
-    pub async fn trim_stream(&self, who: &Principal, name: &StreamName, to: TrimTo) -> Result<StreamInfo> { unimplemented!() }
-    pub async fn close_stream(&self, who: &Principal, name: &StreamName) -> Result<StreamInfo> { unimplemented!() }
+    /// Refuses new work from now on and ends every session with `unavailable` and a hint when to come back.
+    pub async fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Release);
+        self.inner.drained.notify_waiters();
+    }
 
-    pub async fn create_subscription(&self, who: &Principal, stream: &StreamName, new: NewSubscription) -> Result<SubscriptionInfo> { unimplemented!() }
-    pub async fn subscription(&self, who: &Principal, stream: &StreamName, name: &SubscriptionName) -> Result<SubscriptionInfo> { unimplemented!() }
-    pub async fn subscriptions(&self, who: &Principal, stream: &StreamName, query: ListQuery) -> Result<Page<SubscriptionInfo>> { unimplemented!() }
-    pub async fn delete_subscription(&self, who: &Principal, stream: &StreamName, name: &SubscriptionName) -> Result<()> { unimplemented!() }
-    /// C-14. Moves the cursor and bumps the epoch.
-    pub async fn seek(&self, who: &Principal, stream: &StreamName, name: &SubscriptionName, to: Start) -> Result<SubscriptionInfo> { unimplemented!() }
+    /// After [`Broker::drain`]: finishes what is queued, flushes, closes the engine.
+    ///
+    /// # Errors
+    /// When the flush fails.
+    pub async fn close(&self) -> Result<()> {
+        self.inner.commits.stop().await;
+        self.inner.engine.close().await.map_err(|e| engine_failure(&e))
+    }
 
-    pub async fn operation(&self, who: &Principal, id: OperationId) -> Result<OperationInfo> { unimplemented!() }
-    /// Waits until it is final or the time is up; returns what it is then.
-    pub async fn wait_operation(&self, who: &Principal, id: OperationId, timeout: Duration) -> Result<OperationInfo> { unimplemented!() }
+    /// Resolves with the reason when the engine has failed: the process must stop serving (S-5).
+    pub async fn failed(&self) -> String {
+        let mut failed = self.inner.commits.failed();
+        match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
 
-    /// One append without a connection (REST): never poisons.
-    pub async fn append(&self, who: &Principal, request: AppendRequest) -> Result<Appended> { unimplemented!() }
-    pub async fn read(&self, who: &Principal, stream: &StreamName, request: ReadRequest) -> Result<ReadReply> { unimplemented!() }
-    /// The slice holds exactly one event.
-    pub async fn event(&self, who: &Principal, stream: &StreamName, which: Which) -> Result<Slice> { unimplemented!() }
+    /// Is it fit to serve?
+    pub fn health(&self) -> Health {
+        let storage = match (self.inner.commits.failed().borrow().clone(), self.inner.engine.pressure()) {
+            (Some(why), _) | (None, Pressure::Failed(why)) => Err(format!("failed: {why}")),
+            (None, Pressure::Full(why)) => Err(format!("full: {why}")),
+            (None, Pressure::None) => Ok(()),
+        };
+        let draining = if self.is_draining() { Err("draining".to_owned()) } else { Ok(()) };
+        Health { ready: storage.is_ok() && draining.is_ok(), checks: vec![("storage", storage), ("serving", draining)] }
+    }
 
-    /// One ordered connection (WebSocket, gRPC Connect).
-    pub fn connect(&self, who: Principal) -> Connection { unimplemented!() }
+    /// Name, help, is it a counter, value: for `/metrics`.
+    pub fn metrics(&self) -> Vec<(&'static str, &'static str, bool, f64)> {
+        let stats = &self.inner.commits.stats;
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        let mut metrics = vec![
+            ("tidelog_events_published", "Events stored.", true, count(&stats.events)),
+            ("tidelog_event_bytes_published", "Bytes of stored batches.", true, count(&stats.bytes)),
+            ("tidelog_commits", "Commits of the storage engine, each one fdatasync.", true, count(&stats.groups)),
+            ("tidelog_commit_seconds", "Time spent in them.", true, count(&stats.commit_us) / 1e6),
+            ("tidelog_requests_committed", "Requests these commits answered.", true, count(&stats.intents)),
+            ("tidelog_rows_loaded", "Rows read because they were not in memory.", true, count(&stats.loads)),
+            ("tidelog_streams_followed", "Streams somebody reads.", false, self.inner.registry.len() as f64),
+            ("tidelog_tail_bytes", "Recent batches in memory.", false, self.inner.registry.tail_bytes() as f64),
+            ("tidelog_sessions", "Sessions attached.", false, self.inner.sessions.load(Ordering::Relaxed) as f64),
+        ];
+        metrics.extend(self.inner.engine.metrics().into_iter().map(|(name, value)| (name, "From the storage engine.", false, value)));
+        metrics
+    }
+
+    /// Counter of the broker's history; +1 when acknowledged history may have been replaced.
+    pub fn log_epoch(&self) -> u64 {
+        self.inner.log_epoch
+    }
+
+    /// Word for the storage engine, and whether an acknowledged append survives power loss.
+    pub fn engine(&self) -> (&'static str, bool) {
+        let capabilities = self.inner.engine.capabilities();
+        (capabilities.name, capabilities.durable)
+    }
+
+    /// One append without a connection (REST): never poisons, never answered before it is durable.
+    ///
+    /// # Errors
+    /// P-1 … P-9, P-18, limits, rights.
+    pub async fn append(&self, who: &Principal, request: AppendRequest) -> Result<Appended> {
+        let intent = connection::unary(request, who)?;
+        let conditional = appending::Conditional::of(&intent);
+        let result = self.ask(intent.events.encoded().len(), |reply| Intent::Append(Box::new(intent), reply)).await;
+        match conditional {
+            Some(conditional) => conditional.explain(self, result).await,
+            None => result,
+        }
+    }
+
+    /// One ordered connection (WebSocket, gRPC `Connect`).
+    pub fn connect(&self, who: Principal) -> Connection {
+        Connection::new(self.clone(), who)
+    }
+
+    fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Acquire)
+    }
+
+    /// Waits for `future`, but no longer than until the broker drains.
+    async fn or_draining(&self, future: impl Future<Output = ()>) {
+        let drained = self.inner.drained.notified();
+        tokio::pin!(drained);
+        drained.as_mut().enable();
+        if !self.is_draining() {
+            tokio::select! { () = future => {}, () = drained => {} }
+        }
+    }
+
+    /// A share of the queue, waited for a bounded time.
+    async fn admit(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+        if self.is_draining() {
+            return Err(draining());
+        }
+        let share = bytes.clamp(MIN_REQUEST_BYTES, limits::COMMIT_QUEUE_BYTES) as u32;
+        match tokio::time::timeout(limits::ADMISSION_WAIT, self.inner.room.clone().acquire_many_owned(share)).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(draining()),
+            Err(_) => Err(Error::new(Code::Overloaded, "The broker has more work than it accepts; nothing was stored. Wait a moment, then send it again.")),
+        }
+    }
+
+    fn submit(&self, intent: Intent, permit: Option<OwnedSemaphorePermit>, solo: bool) {
+        self.inner.commits.submit(commit::queued(intent, permit, solo));
+    }
+
+    /// One intent from admission to answer. Cancelled before admission it has no effect, after it all of it (P-13).
+    async fn ask<T>(&self, bytes: usize, make: impl FnOnce(Reply<T>) -> Intent) -> Result<T> {
+        let permit = self.admit(bytes).await?;
+        let (reply, answer) = oneshot::channel();
+        self.submit(make(reply), Some(permit), true);
+        answer.await.unwrap_or_else(|_| Err(connection::lost()))
+    }
+
+    /// The stream a name means, as it is on disk, for calls that only read. One being deleted counts as gone.
+    async fn find_stream(&self, name: &StreamName) -> Result<Stream> {
+        self.stream_on_disk(name).await?.filter(|stream| !stream.row.deleting).ok_or_else(|| stream_not_found(name))
+    }
+
+    async fn stream_on_disk(&self, name: &StreamName) -> Result<Option<Stream>> {
+        let engine = &*self.inner.engine;
+        let Some(id) = loader::stream_id(engine, &name.folded()).await.map_err(|e| engine_failure(&e))? else { return Ok(None) };
+        loader::stream(engine, id).await.map_err(|e| engine_failure(&e))
+    }
+
+    /// The view of a stream that rings when something changes.
+    async fn shared(&self, id: StreamId) -> Result<Arc<StreamShared>> {
+        let shared = self.inner.registry.open(id);
+        if shared.bounds().is_none() {
+            let stream = loader::stream(&*self.inner.engine, id).await.map_err(|e| engine_failure(&e))?;
+            match stream {
+                Some(stream) => shared.merge(stream.bounds),
+                None => shared.merge(shared::Bounds { gone: true, ..Default::default() }),
+            }
+        }
+        Ok(shared)
+    }
+
+    async fn read_log(&self, stream: StreamId, from: u64, wanted: ReadLimits) -> Result<Vec<Arc<Batch>>> {
+        self.inner.engine.read(stream, from, wanted).await.map_err(|e| engine_failure(&e))
+    }
+
+    /// What `subscribe` puts into the commit order, and what the session needs beside it.
+    async fn open_intent(
+        &self,
+        who: &Principal,
+        request: SubscribeRequest,
+    ) -> Result<(impl FnOnce(Reply<Opened>) -> Intent + use<>, OnGap, Option<Credit>)> {
+        who.may(Right::Read)?;
+        if request.filter.is_some() {
+            return Err(Error::new(Code::NotImplemented, "Filters are not built yet; leave `filter` out.").detail("field", "filter"));
+        }
+        let SubscribeRequest { stream, subscription, create, stream_id, rewind, from, credit, takeover, on_gap, log_epoch, .. } = request;
+        if subscription.is_none() && (create || rewind) {
+            return Err(Error::bad("subscription", "`create` and `rewind` need a subscription; an ephemeral reader has no cursor."));
+        }
+        if rewind {
+            who.may(Right::Admin)?;
+        }
+        let on_gap = on_gap.unwrap_or(if subscription.is_some() { OnGap::Fail } else { OnGap::Skip });
+        let from = match from {
+            Some(start) => Some(self.untimed(&stream, start).await?),
+            None => None,
+        };
+        let ask = OpenAsk { from, rewind, takeover, on_gap, log_epoch };
+        let user = who.user_id();
+        Ok((move |reply| Intent::Open { stream, stream_id, subscription, create, ask, user, reply }, on_gap, credit))
+    }
+
+    /// A start without a time: looked up in the log.
+    async fn untimed(&self, stream: &StreamName, start: Start) -> Result<Start> {
+        let Start::Time(time) = start else { return Ok(start) };
+        let found = self.find_stream(stream).await?;
+        Ok(Start::Offset(self.offset_of_time(found.id, &found.bounds, time).await?))
+    }
+
+    fn attach(&self, opened: Opened, on_gap: OnGap, credit: Option<Credit>) -> (Subscribed, Session) {
+        Session::new(opened, self.clone(), on_gap, credit)
+    }
 }
 
-/// One ordered client connection. The methods take effect in the order they are called. The outer future is admission
-/// (await it before reading the next frame: that is the back-pressure); the inner one is the answer.
-pub struct Connection { _p: () }
-
-impl Connection {
-    pub fn principal(&self) -> &Principal { unimplemented!() }
-    pub async fn append(&mut self, request: AppendRequest) -> Pending<Appended> { unimplemented!() }
-    /// An append frame that did not decode: poisons its session in order (P-12); all sessions when stream is None.
-    pub async fn spoil(&mut self, stream: Option<StreamName>, producer: Option<ProducerId>) { unimplemented!() }
-    pub async fn resume(&mut self, request: ResumeRequest) -> Pending<()> { unimplemented!() }
-    pub async fn open_producer(&mut self, request: OpenProducerRequest) -> Pending<ProducerOpened> { unimplemented!() }
-    pub async fn commit(&mut self, request: CommitRequest) -> Pending<Committed> { unimplemented!() }
-    pub async fn subscribe(&mut self, request: SubscribeRequest) -> Pending<(Subscribed, Session)> { unimplemented!() }
-    pub async fn ack(&mut self, session: &SessionHandle, offset: u64, level: AckLevel) -> Pending<Acked> { unimplemented!() }
-}
-
-/// A reader attached to a stream. Dropping it detaches; the cursor stays.
-pub struct Session { _p: () }
-
-impl Session {
-    pub fn handle(&self) -> SessionHandle { unimplemented!() }
-    /// The next thing for the reader. Cancel-safe. An error ends the session: tell the reader, then drop.
-    /// Call it only when the transport can take what it returns: what is returned counts as delivered.
-    pub async fn next(&mut self) -> Result<Delivery> { unimplemented!() }
-}
-
-/// Steers a session while its `next` is being awaited elsewhere.
-#[derive(Clone)]
-pub struct SessionHandle { _p: Arc<()> }
-
-impl SessionHandle {
-    pub fn credit(&self, more: Credit) { unimplemented!() }
-    pub fn stream(&self) -> &StreamName { unimplemented!() }
-    pub fn epoch(&self) -> Option<u64> { unimplemented!() }
+fn draining() -> Error {
+    Error::new(Code::Unavailable, "The broker is shutting down; come back in a few seconds.").detail("retry_after_s", 2)
 }

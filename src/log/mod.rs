@@ -11,8 +11,16 @@ use bytes::Bytes;
 
 use crate::types::{Batch, StreamId};
 
+pub mod memory;
+mod open_error;
+pub mod rocks;
 pub mod rows;
+mod run;
 
+#[cfg(test)]
+mod conformance;
+
+pub use open_error::OpenError;
 pub use rows::{Key, ProducerKey, RowKey, Space};
 
 /// One total order of changes: one commit loop, one in-memory state.
@@ -23,7 +31,7 @@ pub struct Lane(pub u32);
 pub type Position = u64;
 
 /// A change that happens as a whole or not at all.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct WriteSet {
     /// New batches. Their keys are (stream, base offset) and new: an engine may rely on it (S-8).
     pub appends: Vec<Arc<Batch>>,

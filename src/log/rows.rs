@@ -2,8 +2,6 @@
 //!
 //! Integers in keys are big-endian. Variable parts are a u8 length and the bytes, so that `p1` is no prefix of `p10`.
 
-use prost::Message as _;
-
 use crate::types::{OperationId, ProducerId, StreamId, SubscriptionId};
 
 /// Generated from `proto/tidelog/store/v1/rows.proto`.

@@ -98,25 +98,7 @@ impl Events {
 
     /// XXH3-128 over the canonical form, which no carrier changes (`formats.md` "Fingerprint").
     pub fn fingerprint(&self) -> u128 {
-        let mut hash = xxhash_rust::xxh3::Xxh3::new();
-        let number = |hash: &mut xxhash_rust::xxh3::Xxh3, n: usize| hash.update(&(n as u32).to_le_bytes());
-        let text = |hash: &mut xxhash_rust::xxh3::Xxh3, t: &[u8]| {
-            hash.update(&(t.len() as u32).to_le_bytes());
-            hash.update(t);
-        };
-        number(&mut hash, self.count as usize);
-        for event in self.iter() {
-            text(&mut hash, event.kind.as_bytes());
-            text(&mut hash, event.key.as_bytes());
-            number(&mut hash, event.headers.len());
-            for (name, value) in &event.headers {
-                text(&mut hash, name.as_bytes());
-                text(&mut hash, value.as_bytes());
-            }
-            hash.update(&[event.encoding as u8]);
-            text(&mut hash, event.data);
-        }
-        hash.digest128()
+        fingerprint(self.count, self.iter())
     }
 
     /// Gives the events their place. The producer's bytes are not copied.
@@ -413,6 +395,29 @@ impl<'a> Iterator for EventIter<'a> {
         let (_, content) = self.next_raw()?;
         decode_event(content, false).ok()
     }
+}
+
+/// XXH3-128 over the canonical form of events, however they are split into batches.
+pub fn fingerprint<'a>(count: u32, events: impl Iterator<Item = EventRef<'a>>) -> u128 {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    let number = |hash: &mut xxhash_rust::xxh3::Xxh3, n: usize| hash.update(&(n as u32).to_le_bytes());
+    let text = |hash: &mut xxhash_rust::xxh3::Xxh3, t: &[u8]| {
+        hash.update(&(t.len() as u32).to_le_bytes());
+        hash.update(t);
+    };
+    number(&mut hash, count as usize);
+    for event in events {
+        text(&mut hash, event.kind.as_bytes());
+        text(&mut hash, event.key.as_bytes());
+        number(&mut hash, event.headers.len());
+        for (name, value) in &event.headers {
+            text(&mut hash, name.as_bytes());
+            text(&mut hash, value.as_bytes());
+        }
+        hash.update(&[event.encoding as u8]);
+        text(&mut hash, event.data);
+    }
+    hash.digest128()
 }
 
 /// What the broker says about a batch it stores.

@@ -37,6 +37,9 @@ pub const WS_MAX_WRITE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 /// Target size of one `events` frame: large enough to amortise the call, small enough to share the socket.
 pub const FRAME_TARGET_BYTES: usize = 64 * 1024;
 
+/// Most event data in one `events` frame, unless a single event is larger. Its JSON form still fits a client's message limit.
+pub const FRAME_MAX_BYTES: u64 = 1024 * 1024;
+
 /// Appends of one connection that have no answer yet; beyond it the socket is not read.
 pub const IN_FLIGHT_APPENDS: usize = 64;
 /// Bytes of such appends.
@@ -54,9 +57,6 @@ pub const COMMIT_ACKS: usize = 256;
 pub const COMMIT_STREAMS: usize = 64;
 /// Receipts kept per producer (P-14). Fixed: the slot is part of the stored key.
 pub const RECEIPT_RING: u64 = 64;
-/// Producers of one stream for callers other than the operator (P-15). Old ones are never evicted.
-pub const PRODUCERS_PER_STREAM: u64 = 100_000;
-
 /// Events of one REST read unless asked otherwise.
 pub const READ_DEFAULT_EVENTS: usize = 1000;
 /// Most events of one REST read.

@@ -2,6 +2,7 @@
 //!
 //! Parsed once at the door; afterwards the type is the proof that the text is well formed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -56,14 +57,19 @@ macro_rules! name {
                 Ok(Self(text.into()))
             }
 
+            /// A name that was parsed before it was stored, or received from the broker.
+            pub fn stored(text: &str) -> Self {
+                Self(text.into())
+            }
+
             /// The name as it was given.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
 
             /// The form under which names collide: ASCII lower case (`limits.md`, one canonical fold).
-            pub fn folded(&self) -> String {
-                self.0.to_ascii_lowercase()
+            pub fn folded(&self) -> Cow<'_, str> {
+                if self.0.bytes().any(|b| b.is_ascii_uppercase()) { Cow::Owned(self.0.to_ascii_lowercase()) } else { Cow::Borrowed(&self.0) }
             }
         }
 

@@ -1,0 +1,336 @@
+//! Streams, subscriptions and operations: what is changed through the loop and what is read back from disk.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info};
+
+use super::commit::engine_failure;
+use super::info::*;
+use super::intent::{Intent, SubscriptionFields};
+use super::state::{Stream, stream_not_found, subscription_not_found};
+use super::{Broker, Principal, Right, loader, operation};
+use crate::log::rows::{self, value};
+use crate::log::{Key, RowKey};
+use crate::types::reply::Lag;
+use crate::types::request::Start;
+use crate::types::{Code, Error, OperationId, Result, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs, limits};
+
+/// Most metadata entries of a stream.
+const METADATA_ENTRIES: usize = 64;
+/// Longest metadata name or value, and description.
+const METADATA_BYTES: usize = 4096;
+
+impl Broker {
+    /// # Errors
+    /// `name_taken`, `deleting`, `bad_parameter`.
+    pub async fn create_stream(&self, who: &Principal, new: NewStream) -> Result<StreamInfo> {
+        who.known()?;
+        check_texts(&new.description, &new.metadata)?;
+        if let Some(bytes) = new.event_max_bytes.filter(|bytes| *bytes == 0 || *bytes > limits::EVENT_MAX_BYTES as u64) {
+            return Err(Error::bad("event_max_bytes", format!("event_max_bytes is {bytes}; give 1 to {}.", limits::EVENT_MAX_BYTES)));
+        }
+        let (owner, name) = (who.user_id(), new.name.clone());
+        let id = self.ask(0, |reply| Intent::CreateStream { new, owner, reply }).await?;
+        let stream = loader::stream(&*self.inner.engine, id).await.map_err(|e| engine_failure(&e))?;
+        stream.map(|stream| self.describe(&stream)).ok_or_else(|| stream_not_found(&name))
+    }
+
+    /// A stream, also while it is being deleted.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn stream(&self, who: &Principal, name: &StreamName) -> Result<StreamInfo> {
+        who.may(Right::Read)?;
+        let stream = self.stream_on_disk(name).await?.ok_or_else(|| stream_not_found(name))?;
+        Ok(self.describe(&stream))
+    }
+
+    fn describe(&self, stream: &Stream) -> StreamInfo {
+        let bounds = &stream.bounds;
+        StreamInfo {
+            id: stream.id,
+            uuid: stream.row.uuid.clone(),
+            name: stream.name.clone(),
+            owner: stream.row.owner,
+            created: TimeUs(stream.row.created_us),
+            description: stream.row.description.clone(),
+            metadata: stream.row.metadata.clone(),
+            event_max_bytes: if stream.row.event_max_bytes == 0 { limits::EVENT_MAX_BYTES as u64 } else { stream.row.event_max_bytes },
+            status: if stream.row.deleting { StreamStatus::Stopping } else { StreamStatus::Ready },
+            closed: bounds.closed,
+            first_offset: bounds.first_offset,
+            next_offset: bounds.next_offset,
+            bytes: bounds.bytes_end.saturating_sub(bounds.bytes_before_first),
+            last_event_at: (bounds.next_offset > 0).then_some(bounds.last_time),
+            log_epoch: self.log_epoch(),
+        }
+    }
+
+    /// All streams the caller may see, sorted by name; folded, since names collide so.
+    ///
+    /// # Errors
+    /// `unauthenticated`.
+    pub async fn streams(&self, who: &Principal, query: ListQuery) -> Result<Page<StreamInfo>> {
+        who.known()?;
+        let ids = self.index(rows::prefix::stream_names(), |folded| Key::StreamName(folded).encode(), &query).await?;
+        let mut items = Vec::new();
+        for id in ids.items {
+            // One that was deleted since is left out.
+            if let Some(stream) = loader::stream(&*self.inner.engine, StreamId(id)).await.map_err(|e| engine_failure(&e))? {
+                items.push(self.describe(&stream));
+            }
+        }
+        Ok(Page { items, more: ids.more })
+    }
+
+    /// Ids of a name index, in the order of the folded names.
+    async fn index(&self, prefix: RowKey, key: impl Fn(&str) -> RowKey, query: &ListQuery) -> Result<Page<u64>> {
+        let limit = query.limit.unwrap_or(usize::MAX);
+        let mut after: Option<Vec<u8>> = None;
+        let mut found: Vec<(Vec<u8>, u64)> = Vec::new();
+        // Keys are ordered by length first (their length stands before them), names are not.
+        let from = query.after.as_deref().map(|name| key(&name.to_ascii_lowercase()).bytes);
+        loop {
+            let page = self.inner.engine.scan(prefix.clone(), after.clone(), 4096).await.map_err(|e| engine_failure(&e))?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.to_vec());
+            for (key, value) in page {
+                let name_of = |key: &[u8]| key.get(prefix.bytes.len() + 1..).unwrap_or_default().to_vec();
+                if from.as_deref().is_none_or(|from| name_of(&key) > name_of(from)) {
+                    found.push((name_of(&key), rows::decode_id(&value).map_err(Error::internal)?));
+                }
+            }
+        }
+        found.sort_unstable();
+        let more = found.len() > limit;
+        found.truncate(limit);
+        Ok(Page { items: found.into_iter().map(|(_, id)| id).collect(), more })
+    }
+
+    /// Begins a deletion. From the answer on nobody can use the stream; the name is free when the operation has ended.
+    ///
+    /// # Errors
+    /// `not_found`, `deleting`.
+    pub async fn delete_stream(&self, who: &Principal, name: &StreamName) -> Result<OperationInfo> {
+        who.may(Right::Admin)?;
+        let (stream, user, operation) = (name.clone(), who.user_id(), OperationId(uuid::Uuid::new_v4()));
+        let (id, info) = self.ask(0, |reply| Intent::DeleteStream { stream, operation, user, reply }).await?;
+        self.spawn_delete(id, info.clone());
+        Ok(info)
+    }
+
+    fn spawn_delete(&self, stream: StreamId, operation: OperationInfo) {
+        let broker = self.clone();
+        tokio::spawn(async move {
+            let name = operation.stream.clone();
+            let finished = broker.ask(0, |reply| Intent::FinishDelete { stream, operation: Box::new(operation), reply }).await;
+            if let Err(error) = finished {
+                // It goes on at the next start: the row says that it runs.
+                error!(%error, "deleting stream {name} was interrupted");
+                return;
+            }
+            if let Err(error) = broker.inner.engine.trim(stream, None).await {
+                error!(%error, "files of deleted stream {name} stay until compaction");
+            }
+        });
+    }
+
+    /// Goes on with deletions that a stop interrupted, and forgets operations that ended long ago.
+    pub(super) async fn resume_operations(&self) -> Result<()> {
+        let mut after = None;
+        loop {
+            let page = self.inner.engine.scan(rows::prefix::operations(), after, 256).await.map_err(|e| engine_failure(&e))?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.to_vec());
+            for (key, bytes) in page {
+                let row: value::Operation = rows::decode(&bytes).map_err(Error::internal)?;
+                let Ok(id) = uuid::Uuid::from_slice(key.get(1..).unwrap_or_default()) else { continue };
+                let stream = StreamId(row.stream_id);
+                let info = operation::from_row(OperationId(id), row);
+                if !info.is_final() && info.command == "stream.Delete" {
+                    info!(stream = %info.stream, "going on with the deletion of a stream");
+                    self.spawn_delete(stream, info);
+                }
+            }
+        }
+    }
+
+    /// Drops the events before a position. Cursors are not looked at; readers that wanted the events see a gap.
+    ///
+    /// # Errors
+    /// `not_found`, `offset_beyond_end`.
+    pub async fn trim_stream(&self, who: &Principal, name: &StreamName, to: TrimTo) -> Result<StreamInfo> {
+        who.may(Right::Admin)?;
+        let found = self.find_stream(name).await?;
+        let bounds = found.bounds;
+        let before = match to {
+            TrimTo::Offset(offset) => offset,
+            TrimTo::Time(time) => self.offset_of_time(found.id, &bounds, time).await?,
+        };
+        let (base, bytes_before) = if before <= bounds.first_offset || before >= bounds.next_offset {
+            (bounds.next_offset, bounds.bytes_end)
+        } else {
+            let batch = self.one_batch(found.id, before, &bounds).await?;
+            let base = batch.head.base_offset;
+            let slice = crate::types::Slice::of(batch, before..before + 1);
+            (base, slice.map_or(bounds.bytes_before_first, |slice| slice.bytes_before()))
+        };
+        let stream = name.clone();
+        let (id, first_base) = self.ask(0, |reply| Intent::Trim { stream, before, base, bytes_before, reply }).await?;
+        self.inner.engine.trim(id, Some(first_base)).await.map_err(|e| engine_failure(&e))?;
+        self.stream(who, name).await
+    }
+
+    /// No more appends, for ever; duplicates of earlier ones are still answered (P-4). Closing twice is fine.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn close_stream(&self, who: &Principal, name: &StreamName) -> Result<StreamInfo> {
+        who.may(Right::Admin)?;
+        let stream = name.clone();
+        self.ask(0, |reply| Intent::CloseStream { stream, reply }).await?;
+        self.stream(who, name).await
+    }
+
+    /// # Errors
+    /// `not_found`, `name_taken`, `bad_parameter`.
+    pub async fn create_subscription(&self, who: &Principal, stream: &StreamName, new: NewSubscription) -> Result<SubscriptionInfo> {
+        who.may(Right::Read)?;
+        let bounded = |field: &str, value: Option<u64>, default: u64, max: u64| match value.unwrap_or(default) {
+            value if (1..=max).contains(&value) => Ok(value),
+            value => Err(Error::bad(field, format!("{field} is {value}; give 1 to {max}."))),
+        };
+        let fields = SubscriptionFields {
+            ack_timeout_s: bounded("ack_timeout_s", new.ack_timeout_s, limits::ACK_TIMEOUT_S, 86_400)?,
+            max_in_flight: bounded("max_in_flight", new.max_in_flight, limits::MAX_IN_FLIGHT_EVENTS, 100_000)?,
+            expires_s: bounded("expires_s", new.expires_s, limits::SUBSCRIPTION_EXPIRES_S, 10 * 365 * 86_400)?,
+        };
+        let start = self.untimed(stream, new.start).await?;
+        let (of, name) = (stream.clone(), new.name.clone());
+        self.ask(0, |reply| Intent::CreateSubscription { stream: of, name, fields, start, reply }).await?;
+        self.subscription(who, stream, &new.name).await
+    }
+
+    /// # Errors
+    /// `not_found`.
+    pub async fn subscription(&self, who: &Principal, stream: &StreamName, name: &SubscriptionName) -> Result<SubscriptionInfo> {
+        who.may(Right::Read)?;
+        let found = self.find_stream(stream).await?;
+        let id = loader::subscription_id(&*self.inner.engine, found.id, &name.folded()).await.map_err(|e| engine_failure(&e))?;
+        let info = match id {
+            Some(id) => self.describe_subscription(&found, id).await?,
+            None => None,
+        };
+        info.ok_or_else(|| subscription_not_found(stream, name))
+    }
+
+    async fn describe_subscription(&self, stream: &Stream, id: SubscriptionId) -> Result<Option<SubscriptionInfo>> {
+        let cursor = loader::cursor(&*self.inner.engine, stream.id, id).await.map_err(|e| engine_failure(&e))?;
+        let Some(cursor) = cursor else { return Ok(None) };
+        Ok(Some(SubscriptionInfo {
+            id,
+            name: SubscriptionName::stored(&cursor.meta.name),
+            stream: stream.name.clone(),
+            created: TimeUs(cursor.meta.created_us),
+            ack_timeout_s: cursor.meta.ack_timeout_s,
+            max_in_flight: cursor.meta.max_in_flight,
+            expires_s: cursor.meta.expires_s,
+            next: cursor.row.next,
+            epoch: cursor.row.epoch,
+            lag: self.lag(stream, cursor.row.next).await?,
+            attached: self.inner.registry.is_attached(stream.id, id, cursor.row.epoch),
+        }))
+    }
+
+    /// Events, bytes and seconds from `next` to the end, by subtraction (`design.md` section 1 "lag").
+    async fn lag(&self, stream: &Stream, next: u64) -> Result<Lag> {
+        let bounds = &stream.bounds;
+        let from = next.max(bounds.first_offset);
+        if from >= bounds.next_offset {
+            return Ok(Lag::default());
+        }
+        let batch = self.one_batch(stream.id, from, bounds).await?;
+        let seconds = TimeUs::now().seconds_since(batch.head.time);
+        let bytes_before = crate::types::Slice::of(batch, from..from + 1).map_or(bounds.bytes_end, |slice| slice.bytes_before());
+        Ok(Lag { events: bounds.next_offset - from, bytes: bounds.bytes_end.saturating_sub(bytes_before), seconds })
+    }
+
+    /// Sorted by name.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn subscriptions(&self, who: &Principal, stream: &StreamName, query: ListQuery) -> Result<Page<SubscriptionInfo>> {
+        who.may(Right::Read)?;
+        let found = self.find_stream(stream).await?;
+        let ids = self.index(rows::prefix::subscription_names(found.id), |folded| Key::SubscriptionName(found.id, folded).encode(), &query).await?;
+        let mut items = Vec::new();
+        for id in ids.items {
+            items.extend(self.describe_subscription(&found, SubscriptionId(id)).await?);
+        }
+        Ok(Page { items, more: ids.more })
+    }
+
+    /// # Errors
+    /// `not_found`.
+    pub async fn delete_subscription(&self, who: &Principal, stream: &StreamName, name: &SubscriptionName) -> Result<()> {
+        who.may(Right::Read)?;
+        let (stream, name) = (stream.clone(), name.clone());
+        self.ask(0, |reply| Intent::DeleteSubscription { stream, name, reply }).await
+    }
+
+    /// C-14: moves the cursor either way, fences its session, writes an audit line.
+    ///
+    /// # Errors
+    /// `not_found`, `position_beyond_end`.
+    pub async fn seek(&self, who: &Principal, stream: &StreamName, name: &SubscriptionName, to: Start) -> Result<SubscriptionInfo> {
+        who.may(Right::Admin)?;
+        let to = self.untimed(stream, to).await?;
+        let (of, which) = (stream.clone(), name.clone());
+        self.ask(0, |reply| Intent::Seek { stream: of, name: which, to, reply }).await?;
+        self.subscription(who, stream, name).await
+    }
+
+    /// # Errors
+    /// `not_found`.
+    pub async fn operation(&self, who: &Principal, id: OperationId) -> Result<OperationInfo> {
+        who.known()?;
+        let found = self.inner.engine.get(vec![Key::Operation(id).encode()]).await.map_err(|e| engine_failure(&e))?;
+        let row = found.into_iter().next().flatten().ok_or_else(|| {
+            Error::new(Code::NotFound, format!("Operation {id} was not found; finished ones are kept for a day.")).resource(format!("/v1/operations/{id}"))
+        })?;
+        Ok(operation::from_row(id, rows::decode(&row).map_err(Error::internal)?))
+    }
+
+    /// Waits until it is final or the time is up; returns what it is then. Cancel-safe.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn wait_operation(&self, who: &Principal, id: OperationId, timeout: Duration) -> Result<OperationInfo> {
+        let deadline = Instant::now() + timeout.min(limits::OPERATION_WAIT);
+        loop {
+            let changed = self.inner.commits.operations.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let info = self.operation(who, id).await?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if info.is_final() || left.is_zero() || self.is_draining() {
+                return Ok(info);
+            }
+            drop(tokio::time::timeout(left, self.or_draining(changed)).await);
+        }
+    }
+}
+
+fn check_texts(description: &str, metadata: &BTreeMap<String, String>) -> Result<()> {
+    if description.len() > METADATA_BYTES {
+        return Err(Error::bad("description", format!("description is {} bytes; the limit is {METADATA_BYTES}.", description.len())));
+    }
+    if metadata.len() > METADATA_ENTRIES {
+        return Err(Error::bad("metadata", format!("metadata has {} entries; the limit is {METADATA_ENTRIES}.", metadata.len())));
+    }
+    match metadata.iter().find(|(name, value)| name.is_empty() || name.len() > 256 || value.len() > METADATA_BYTES) {
+        Some((name, _)) => Err(Error::bad("metadata", format!("metadata entry {} is too long (name 1 to 256 bytes, value up to {METADATA_BYTES}).", crate::types::name::quote(name)))),
+        None => Ok(()),
+    }
+}

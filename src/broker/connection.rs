@@ -1,0 +1,220 @@
+//! One ordered client connection: its calls take effect in the order they are made.
+//!
+//! Each call has two stages. Awaiting the method is admission: it resolves when the request has its place in the commit
+//! order, and a caller that awaits it before reading the next frame feels the back-pressure. The [`Pending`] it returns is
+//! the answer.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::sync::oneshot;
+
+use super::access::{Principal, Right};
+use super::intent::{AppendIntent, Author, Intent, Pipe};
+use super::session::{Session, SessionHandle};
+use super::{Broker, appending};
+use crate::types::reply::{Acked, Appended, Committed, ProducerOpened, Subscribed};
+use crate::types::request::{AckLevel, AckRequest, AppendRequest, CommitRequest, OpenProducerRequest, ResumeRequest, SubscribeRequest};
+use crate::types::{Code, Error, ProducerId, Result, StreamName};
+
+/// An answer that is still to come. Dropping it does not take the request back (P-13).
+pub struct Pending<T>(Stage<T>);
+
+enum Stage<T> {
+    Known(Option<Result<T>>),
+    Waiting(oneshot::Receiver<Result<T>>),
+    Derived(Pin<Box<dyn Future<Output = Result<T>> + Send>>),
+}
+
+impl<T> Pending<T> {
+    /// It is known already.
+    pub fn known(result: Result<T>) -> Self {
+        Self(Stage::Known(Some(result)))
+    }
+
+    pub(super) fn derived(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
+        Self(Stage::Derived(Box::pin(future)))
+    }
+}
+
+impl<T: Unpin> Future for Pending<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        match &mut self.0 {
+            Stage::Known(result) => Poll::Ready(result.take().unwrap_or_else(|| Err(Error::internal("an answer was asked for twice")))),
+            Stage::Waiting(receiver) => Pin::new(receiver).poll(cx).map(|r| r.unwrap_or_else(|_| Err(lost()))),
+            Stage::Derived(future) => future.as_mut().poll(cx),
+        }
+    }
+}
+
+/// The commit loop ended without an answer.
+pub(super) fn lost() -> Error {
+    Error::new(Code::OutcomeUnknown, "The broker stopped before it answered: the request may or may not have happened. Send it again unchanged.")
+}
+
+/// See the module.
+pub struct Connection {
+    broker: Broker,
+    who: Principal,
+    pipes: HashMap<(String, Option<ProducerId>), Arc<Pipe>>,
+    outstanding: Arc<AtomicUsize>,
+}
+
+/// Counts a request until its answer is there.
+struct Outstanding(Arc<AtomicUsize>);
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connection {
+    pub(super) fn new(broker: Broker, who: Principal) -> Self {
+        Self { broker, who, pipes: HashMap::new(), outstanding: Arc::default() }
+    }
+
+    /// For whom.
+    pub fn principal(&self) -> &Principal {
+        &self.who
+    }
+
+    fn pipe(&mut self, stream: &StreamName, producer: Option<&ProducerId>) -> Arc<Pipe> {
+        self.pipes.entry((stream.folded().into_owned(), producer.cloned())).or_default().clone()
+    }
+
+    async fn submit<T: Unpin + Send + 'static>(&self, bytes: usize, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Intent) -> Pending<T> {
+        let permit = match self.broker.admit(bytes).await {
+            Ok(permit) => permit,
+            Err(error) => return Pending::known(Err(error)),
+        };
+        let (reply, answer) = oneshot::channel();
+        let solo = self.outstanding.fetch_add(1, Ordering::Relaxed) == 0;
+        let counted = Outstanding(self.outstanding.clone());
+        self.broker.submit(make(reply), Some(permit), solo);
+        Pending(Stage::Waiting(answer)).counted(counted)
+    }
+
+    /// P-1 … P-18.
+    pub async fn append(&mut self, request: AppendRequest) -> Pending<Appended> {
+        let pipe = self.pipe(&request.stream, request.producer.as_ref().map(|p| &p.id));
+        if let Err(error) = self.who.may(Right::Write) {
+            return self.refused(pipe, &request, error).await;
+        }
+        let intent = appending::intent(request, Author::from(&self.who), Some(pipe));
+        let bytes = intent.events.encoded().len();
+        let conditional = appending::Conditional::of(&intent);
+        let pending = self.submit(bytes, |reply| Intent::Append(Box::new(intent), reply)).await;
+        match conditional {
+            None => pending,
+            Some(conditional) => {
+                let broker = self.broker.clone();
+                Pending::derived(async move { conditional.explain(&broker, pending.await).await })
+            }
+        }
+    }
+
+    async fn refused(&mut self, pipe: Arc<Pipe>, request: &AppendRequest, error: Error) -> Pending<Appended> {
+        self.broker.submit(Intent::Spoil { stream: request.stream.clone(), producer: request.producer.as_ref().map(|p| p.id.clone()), pipe }, None, false);
+        Pending::known(Err(error))
+    }
+
+    /// An append frame that did not decode: poisons its session in order; every session when the stream is not readable (P-12).
+    pub async fn spoil(&mut self, stream: Option<StreamName>, producer: Option<ProducerId>) {
+        match stream {
+            Some(stream) => {
+                let pipe = self.pipe(&stream, producer.as_ref());
+                self.broker.submit(Intent::Spoil { stream, producer, pipe }, None, false);
+            }
+            None => {
+                for ((stream, producer), pipe) in &self.pipes {
+                    let (stream, producer) = (StreamName::stored(stream), producer.clone());
+                    self.broker.submit(Intent::Spoil { stream, producer, pipe: pipe.clone() }, None, false);
+                }
+            }
+        }
+    }
+
+    /// Ends the poisoning of one append session (P-12).
+    pub async fn resume(&mut self, request: ResumeRequest) -> Pending<()> {
+        if let Err(error) = self.who.may(Right::Write) {
+            return Pending::known(Err(error));
+        }
+        let pipe = self.pipe(&request.stream, request.producer.as_ref());
+        let ResumeRequest { stream, producer, seq } = request;
+        self.submit(0, |reply| Intent::Resume { stream, producer, seq, pipe, reply }).await
+    }
+
+    /// A new epoch of a producer.
+    pub async fn open_producer(&mut self, request: OpenProducerRequest) -> Pending<ProducerOpened> {
+        if let Err(error) = self.who.may(Right::Write) {
+            return Pending::known(Err(error));
+        }
+        let OpenProducerRequest { stream, stream_id, producer, expect } = request;
+        let user = self.who.user_id();
+        self.submit(0, |reply| Intent::OpenProducer { stream, stream_id, producer, expect, user, reply }).await
+    }
+
+    /// T-1 … T-7.
+    pub async fn commit(&mut self, request: CommitRequest) -> Pending<Committed> {
+        let allowed = self.who.may(Right::Write).and_then(|()| self.who.may(Right::Read)).and_then(|()| appending::check_commit(&request));
+        if let Err(error) = allowed {
+            return Pending::known(Err(error));
+        }
+        let fingerprint = appending::commit_fingerprint(&request);
+        let bytes = request.appends.iter().map(|a| a.events.encoded().len()).sum();
+        let author = Author::from(&self.who);
+        self.submit(bytes, |reply| Intent::Commit { request: Box::new(request), fingerprint, author, reply }).await
+    }
+
+    /// Attaches a reader (C-1 … C-6). Times are looked up in the log before the request takes its place in the order.
+    pub async fn subscribe(&mut self, request: SubscribeRequest) -> Pending<(Subscribed, Session)> {
+        let (intent_of, on_gap, credit) = match self.broker.open_intent(&self.who, request).await {
+            Ok(ready) => ready,
+            Err(error) => return Pending::known(Err(error)),
+        };
+        let pending = self.submit(0, intent_of).await;
+        let broker = self.broker.clone();
+        Pending::derived(async move { Ok(broker.attach(pending.await?, on_gap, credit)) })
+    }
+
+    /// C-7 … C-13, C-16. An ephemeral session keeps its own position: `ack_mode_mismatch`.
+    pub async fn ack(&mut self, session: &SessionHandle, offset: u64, level: AckLevel) -> Pending<Acked> {
+        let (Some(subscription), Some(epoch)) = (session.subscription(), session.epoch()) else {
+            return Pending::known(Err(Error::new(
+                Code::AckModeMismatch,
+                "This session has no subscription, so there is no cursor to move. Subscribe with a subscription name to acknowledge.",
+            )
+            .rule("G-1")));
+        };
+        if let Err(error) = self.who.may(Right::Read) {
+            return Pending::known(Err(error));
+        }
+        let request = AckRequest { stream: session.stream().clone(), subscription: subscription.clone(), epoch, offset, level };
+        self.submit(0, |reply| Intent::Ack { request, level, reply }).await
+    }
+}
+
+impl<T: Unpin + Send + 'static> Pending<T> {
+    fn counted(self, outstanding: Outstanding) -> Self {
+        match self.0 {
+            Stage::Waiting(answer) => Self::derived(async move {
+                let result = answer.await;
+                drop(outstanding);
+                result.unwrap_or_else(|_| Err(lost()))
+            }),
+            other => Self(other),
+        }
+    }
+}
+
+/// Checks of one append that need no state, shared with the unary calls.
+pub(super) fn unary(request: AppendRequest, who: &Principal) -> Result<AppendIntent> {
+    who.may(Right::Write)?;
+    Ok(appending::intent(request, Author::from(who), None))
+}

@@ -1,0 +1,155 @@
+//! Stateless reads: pages of events, one event, the offset of a time.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::info::{ReadFrom, ReadReply, ReadRequest, Which};
+use super::shared::Bounds;
+use super::state::stream_not_found;
+use super::{Broker, Principal, Right};
+use crate::log::ReadLimits;
+use crate::types::request::Start;
+use crate::types::{Batch, Code, Error, Result, Slice, StreamId, StreamName, TimeUs, limits};
+
+impl Broker {
+    /// A page of events, waiting at the end for at most `request.wait` (long poll).
+    ///
+    /// # Errors
+    /// `not_found`, `offset_trimmed`, `offset_beyond_end`, `data_corrupt`. Cancel-safe.
+    pub async fn read(&self, who: &Principal, stream: &StreamName, request: ReadRequest) -> Result<ReadReply> {
+        who.may(Right::Read)?;
+        let found = self.find_stream(stream).await?;
+        let shared = self.shared(found.id).await?;
+        let bounds = shared.bounds().ok_or_else(|| stream_not_found(stream))?;
+        let from = self.read_start(stream, found.id, &bounds, request.from).await?;
+        let deadline = Instant::now() + request.wait.min(limits::LONG_POLL);
+        loop {
+            let changed = shared.changed();
+            let bounds = shared.bounds().ok_or_else(|| stream_not_found(stream))?;
+            if bounds.gone {
+                return Err(stream_not_found(stream));
+            }
+            if from < bounds.first_offset {
+                return Err(trimmed(stream, from, &bounds));
+            }
+            if from < bounds.next_offset {
+                return self.page(found.id, from, &bounds, request.limit).await;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.is_draining() || tokio::time::timeout(left, self.or_draining(changed)).await.is_err() {
+                return Ok(ReadReply { slices: Vec::new(), first_offset: bounds.first_offset, next_offset: bounds.next_offset, after: from.checked_sub(1), more: false });
+            }
+        }
+    }
+
+    async fn page(&self, stream: StreamId, from: u64, bounds: &Bounds, limit: usize) -> Result<ReadReply> {
+        let limit = limit.clamp(1, limits::READ_MAX_EVENTS) as u64;
+        let until = bounds.next_offset.min(from.saturating_add(limit));
+        let wanted = ReadLimits { until, bytes: limits::READ_MAX_BYTES, batches: limits::READ_MAX_EVENTS, not_below: bounds.first_base };
+        let mut slices = Vec::new();
+        let (mut events, mut bytes) = (limit, limits::READ_MAX_BYTES as u64);
+        for batch in self.read_log(stream, from, wanted).await? {
+            let Some(slice) = Slice::of(batch, from..until) else { continue };
+            if events == 0 || (bytes == 0 && !slices.is_empty()) {
+                break;
+            }
+            let front = slice.front(events, bytes);
+            let whole = front.to() == slice.to();
+            events = events.saturating_sub(front.count());
+            bytes = bytes.saturating_sub(front.data_bytes());
+            slices.push(front);
+            if !whole {
+                break;
+            }
+        }
+        let end = slices.last().map_or(from, Slice::to);
+        Ok(ReadReply { slices, first_offset: bounds.first_offset, next_offset: bounds.next_offset, after: end.checked_sub(1), more: end < bounds.next_offset })
+    }
+
+    async fn read_start(&self, stream: &StreamName, id: StreamId, bounds: &Bounds, from: ReadFrom) -> Result<u64> {
+        let beyond = |offset: u64| {
+            Error::new(Code::OffsetBeyondEnd, format!("Offset {offset} does not exist in stream {stream}; it ends before {}.", bounds.next_offset))
+                .detail("next_offset", bounds.next_offset)
+                .detail("first_offset", bounds.first_offset)
+        };
+        match from {
+            ReadFrom::After(after) => match after.checked_add(1) {
+                Some(next) if after < bounds.next_offset => {
+                    if next < bounds.first_offset { Err(trimmed(stream, next, bounds)) } else { Ok(next) }
+                }
+                // A cursor of a stream whose events are all trimmed stands right before the first to come.
+                Some(next) if next == bounds.first_offset => Ok(next),
+                _ => Err(beyond(after)),
+            },
+            ReadFrom::At(Start::Earliest) => Ok(bounds.first_offset),
+            ReadFrom::At(Start::Latest) => Ok(bounds.next_offset),
+            ReadFrom::At(Start::Offset(offset)) if offset > bounds.next_offset => Err(beyond(offset)),
+            ReadFrom::At(Start::Offset(offset)) if offset < bounds.first_offset => Err(trimmed(stream, offset, bounds)),
+            ReadFrom::At(Start::Offset(offset)) => Ok(offset),
+            ReadFrom::At(Start::Time(time)) => self.offset_of_time(id, bounds, time).await,
+        }
+    }
+
+    /// One event. The slice holds exactly that.
+    ///
+    /// # Errors
+    /// `not_found`, `offset_trimmed` with `first_offset`, `stream_empty`.
+    pub async fn event(&self, who: &Principal, stream: &StreamName, which: Which) -> Result<Slice> {
+        who.may(Right::Read)?;
+        let found = self.find_stream(stream).await?;
+        let bounds = found.bounds;
+        let (first, next) = (bounds.first_offset, bounds.next_offset);
+        let not_there = |offset: String| {
+            Error::new(Code::NotFound, format!("Event {offset} of stream {stream} was not found; it holds {first} to {}.", next.saturating_sub(1)))
+                .resource(format!("/v1/streams/{stream}/events/{offset}"))
+                .detail("first_offset", first)
+                .detail("next_offset", next)
+        };
+        let offset = match which {
+            Which::Offset(offset) if offset >= next => return Err(not_there(offset.to_string())),
+            Which::Offset(offset) if offset < first => return Err(trimmed(stream, offset, &bounds)),
+            Which::Offset(offset) => offset,
+            _ if first == next => {
+                return Err(Error::new(Code::StreamEmpty, format!("Stream {stream} has no event.")).detail("next_offset", next).resource(format!("/v1/streams/{stream}")));
+            }
+            Which::First => first,
+            Which::Last => next - 1,
+            Which::FromEnd(back) => {
+                next.checked_sub(back).filter(|offset| back > 0 && *offset >= first).ok_or_else(|| not_there(format!("-{back}")))?
+            }
+            Which::Random => rand::random_range(first..next),
+        };
+        let batch = self.one_batch(found.id, offset, &bounds).await?;
+        Slice::of(batch, offset..offset + 1).ok_or_else(|| not_there(offset.to_string()))
+    }
+
+    /// The batch that holds `offset`.
+    pub(super) async fn one_batch(&self, stream: StreamId, offset: u64, bounds: &Bounds) -> Result<Arc<Batch>> {
+        let wanted = ReadLimits { until: offset + 1, bytes: 1, batches: 1, not_below: bounds.first_base };
+        let batch = self.read_log(stream, offset, wanted).await?.into_iter().next();
+        batch.filter(|b| b.head.base_offset <= offset && offset < b.head.end()).ok_or_else(|| {
+            Error::new(Code::DataCorrupt, format!("Offset {offset} of stream id {stream} is missing from the log.")).rule("S-6").detail("from", offset).detail("to", offset)
+        })
+    }
+
+    /// First kept offset whose time is `time` or later: a binary search over batch keys, since time never falls.
+    pub(super) async fn offset_of_time(&self, stream: StreamId, bounds: &Bounds, time: TimeUs) -> Result<u64> {
+        let (mut low, mut high) = (bounds.first_offset, bounds.next_offset);
+        while low < high {
+            let batch = self.one_batch(stream, low + (high - low) / 2, bounds).await?;
+            if batch.head.time < time {
+                low = batch.head.end();
+            } else {
+                high = batch.head.base_offset;
+            }
+        }
+        Ok(low.max(bounds.first_offset))
+    }
+}
+
+fn trimmed(stream: &StreamName, offset: u64, bounds: &Bounds) -> Error {
+    Error::new(Code::OffsetTrimmed, format!("Offset {offset} of stream {stream} is gone; the stream begins at {}.", bounds.first_offset))
+        .detail("first_offset", bounds.first_offset)
+        .detail("next_offset", bounds.next_offset)
+        .resource(format!("/v1/streams/{stream}"))
+}

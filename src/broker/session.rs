@@ -1,0 +1,267 @@
+//! One reader attached to one stream: what it gets next, in order, without a hole it is not told of (C-17).
+//!
+//! A session reads the stream's tail in memory when that reaches back far enough and the log otherwise; it pauses when its
+//! window is used up. It holds nothing of the stream but a position, so a slow reader costs nobody anything.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use super::Broker;
+use super::cursor::{self, Mark};
+use super::info::Delivery;
+use super::intent::{DurableSession, Opened};
+use super::shared::{Bounds, StreamShared};
+use super::state::stream_not_found;
+use super::window::Window;
+use crate::log::ReadLimits;
+use crate::types::reply::{GapReason, Lag, Subscribed};
+use crate::types::request::{Credit, OnGap};
+use crate::types::{Code, Error, Result, Slice, StreamName, SubscriptionId, SubscriptionName, TimeUs, limits};
+
+/// What one fetch from the log may bring: several frames' worth.
+const FETCH_BYTES: usize = 512 * 1024;
+
+/// Steers a session while its `next` is being awaited elsewhere. Cheap to clone.
+#[derive(Clone)]
+pub struct SessionHandle {
+    shared: Arc<HandleShared>,
+}
+
+struct HandleShared {
+    stream: StreamName,
+    subscription: Option<(SubscriptionId, SubscriptionName)>,
+    mark: Arc<Mark>,
+    granted: Mutex<Credit>,
+}
+
+impl SessionHandle {
+    /// Lets more events come: widens a durable window, adds to ephemeral credit.
+    pub fn credit(&self, more: Credit) {
+        let mut granted = self.shared.granted.lock();
+        granted.events = granted.events.saturating_add(more.events);
+        granted.bytes = granted.bytes.saturating_add(more.bytes);
+        drop(granted);
+        self.shared.mark.wake.notify_waiters();
+    }
+
+    /// The stream's name.
+    pub fn stream(&self) -> &StreamName {
+        &self.shared.stream
+    }
+
+    /// The subscription's name; `None` for ephemeral sessions.
+    pub fn subscription(&self) -> Option<&SubscriptionName> {
+        self.shared.subscription.as_ref().map(|(_, name)| name)
+    }
+
+    /// The session's epoch; `None` for ephemeral sessions.
+    pub fn epoch(&self) -> Option<u64> {
+        self.shared.subscription.as_ref().map(|_| self.shared.mark.epoch)
+    }
+}
+
+/// A reader attached to a stream. Dropping it detaches; the cursor stays.
+pub struct Session {
+    handle: SessionHandle,
+    stream: Arc<StreamShared>,
+    broker: Broker,
+    window: Window,
+    on_gap: OnGap,
+    /// Next offset to hand out.
+    position: u64,
+    /// Read but not handed out; begins at `position`.
+    fetched: VecDeque<Slice>,
+    /// The reader knows that it has everything.
+    live: bool,
+}
+
+impl Session {
+    pub(super) fn new(opened: Opened, broker: Broker, on_gap: OnGap, credit: Option<Credit>) -> (Subscribed, Self) {
+        let Opened { subscribed, shared, durable } = opened;
+        let next = subscribed.next;
+        let (window, mark, subscription) = match durable {
+            Some(DurableSession { mark, subscription, name, window }) => {
+                broker.inner.registry.attached(subscribed.stream_id, subscription, &mark);
+                (Window::durable(credit.unwrap_or(window), next), mark, Some((subscription, name)))
+            }
+            None => {
+                let first = Credit { events: limits::MAX_IN_FLIGHT_EVENTS, bytes: limits::MAX_IN_FLIGHT_BYTES };
+                (Window::ephemeral(credit.unwrap_or(first)), Mark::new(0, next), None)
+            }
+        };
+        let granted = Mutex::new(Credit { events: 0, bytes: 0 });
+        let handle = SessionHandle { shared: Arc::new(HandleShared { stream: subscribed.stream.clone(), subscription, mark, granted }) };
+        broker.inner.sessions.fetch_add(1, Ordering::Relaxed);
+        let session = Self { handle, stream: shared, broker, window, on_gap, position: next, fetched: VecDeque::new(), live: false };
+        (subscribed, session)
+    }
+
+    /// Steers this session.
+    pub fn handle(&self) -> SessionHandle {
+        self.handle.clone()
+    }
+
+    /// The next thing for the reader. Cancel-safe. An error ends the session: tell the reader, then drop it.
+    ///
+    /// Call it only when the transport can take what it returns: what is returned counts as delivered (C-10).
+    ///
+    /// # Errors
+    /// `session_fenced`, `not_found` (deleted), `cursor_trimmed`, `data_corrupt`, `unavailable` (draining).
+    pub async fn next(&mut self) -> Result<Delivery> {
+        loop {
+            let mark = self.handle.shared.mark.clone();
+            let stream = self.stream.clone();
+            // Bells first, then the state, then the wait: nothing that rings in between is missed.
+            let steered = mark.wake.notified();
+            tokio::pin!(steered);
+            steered.as_mut().enable();
+            let changed = stream.changed();
+            let broker = self.broker.clone();
+            let drained = broker.inner.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            if broker.is_draining() {
+                return Err(super::draining());
+            }
+            if let Some(why) = mark.ended() {
+                return Err(why);
+            }
+            let bounds = stream.bounds().ok_or_else(|| Error::internal("a session's stream has no bounds"))?;
+            if bounds.gone {
+                return Err(stream_not_found(&self.handle.shared.stream));
+            }
+            if self.position < bounds.first_offset {
+                return self.gap(&bounds);
+            }
+            let granted = std::mem::replace(&mut *self.handle.shared.granted.lock(), Credit { events: 0, bytes: 0 });
+            self.window.grant(granted);
+            self.window.acked(mark.acked.load(Ordering::Acquire));
+
+            if self.position >= bounds.next_offset {
+                if !self.live {
+                    self.live = true;
+                    return Ok(Delivery::Live { next_offset: bounds.next_offset });
+                }
+                tokio::select! { () = steered => {}, () = changed => {}, () = drained => {} }
+                continue;
+            }
+            let Some((room, any_size)) = self.window.room() else {
+                tokio::select! { () = steered => {}, () = changed => {}, () = drained => {} }
+                continue;
+            };
+            if self.fetched.is_empty() {
+                self.fetch(self.position, &bounds).await?;
+            }
+            let first = self.fetched.front().and_then(|slice| slice.events().next()).map_or(0, |(_, event)| event.data.len() as u64);
+            if first > room.bytes && !any_size {
+                tokio::select! { () = steered => {}, () = changed => {}, () = drained => {} }
+                continue;
+            }
+            let slices = self.cut(room);
+            let Some(end) = slices.last().map(Slice::to) else { continue };
+            // The first of what remains dates the lag; it is read ahead where it is not at hand. A reader that is cancelled
+            // here has not moved: `fetched` is empty, so the next call reads from `position` again.
+            if self.fetched.is_empty() && end < bounds.next_offset {
+                self.fetch(end, &bounds).await.ok();
+            }
+            return Ok(self.hand_out(slices, &bounds));
+        }
+    }
+
+    /// Takes slices off `fetched` for one frame: whole batches until the frame is large enough, cut where the window ends.
+    fn cut(&mut self, mut room: Credit) -> Vec<Slice> {
+        let mut slices = Vec::new();
+        let mut frame = 0u64;
+        while let Some(slice) = self.fetched.pop_front() {
+            let front = slice.front(room.events, room.bytes.min(limits::FRAME_MAX_BYTES));
+            let bytes = front.data_bytes();
+            if !slices.is_empty() && (bytes > room.bytes || frame + bytes > limits::FRAME_MAX_BYTES) {
+                self.fetched.push_front(slice);
+                break;
+            }
+            if let Some(rest) = slice.after(front.to()) {
+                self.fetched.push_front(rest);
+            }
+            frame += bytes;
+            room.events = room.events.saturating_sub(front.count());
+            room.bytes = room.bytes.saturating_sub(bytes);
+            slices.push(front);
+            if room.events == 0 || room.bytes == 0 || frame >= limits::FRAME_TARGET_BYTES as u64 {
+                break;
+            }
+        }
+        slices
+    }
+
+    fn hand_out(&mut self, slices: Vec<Slice>, bounds: &Bounds) -> Delivery {
+        let last = slices.last().expect("a fetch brought at least one event");
+        let (end, bytes_end) = (last.to(), last.bytes_before() + last.data_bytes());
+        let events = slices.iter().map(Slice::count).sum();
+        let bytes = slices.iter().map(Slice::data_bytes).sum();
+        self.position = end;
+        self.window.sent(end, events, bytes);
+        self.handle.shared.mark.delivered.store(end, Ordering::Release);
+        let behind = bounds.next_offset.saturating_sub(end);
+        let seconds = match self.fetched.front() {
+            Some(slice) if behind > 0 => TimeUs::now().seconds_since(slice.batch().head.time),
+            _ => 0.0,
+        };
+        let lag = Lag { events: behind, bytes: bounds.bytes_end.saturating_sub(bytes_end), seconds };
+        self.live &= behind == 0;
+        Delivery::Events { slices, lag }
+    }
+
+    fn gap(&mut self, bounds: &Bounds) -> Result<Delivery> {
+        if self.on_gap == OnGap::Fail {
+            return Err(cursor::trimmed(self.position, bounds.first_offset));
+        }
+        let gap = Delivery::Gap { from: self.position, to: bounds.first_offset - 1, reason: GapReason::Retention };
+        self.position = bounds.first_offset;
+        self.fetched = self.fetched.drain(..).filter_map(|slice| slice.after(bounds.first_offset)).collect();
+        self.handle.shared.mark.delivered.store(self.position, Ordering::Release);
+        Ok(gap)
+    }
+
+    /// Reads on from `from`: the tail, or else the log.
+    async fn fetch(&mut self, from: u64, bounds: &Bounds) -> Result<()> {
+        let mut batches = self.stream.tail_from(from, FETCH_BYTES);
+        if batches.is_empty() {
+            let wanted = ReadLimits { until: bounds.next_offset, bytes: FETCH_BYTES, batches: 4096, not_below: bounds.first_base };
+            batches = self.broker.read_log(self.stream.id, from, wanted).await?;
+        }
+        let mut expected = from;
+        for batch in batches {
+            let Some(slice) = Slice::of(batch, expected..bounds.next_offset) else { continue };
+            if slice.from() != expected {
+                // Trimmed while we read: the bounds will say so in the next round.
+                if self.stream.bounds().is_some_and(|b| b.first_offset > expected || b.gone) {
+                    break;
+                }
+                return Err(corrupt(self.stream.id.0, expected, slice.from() - 1));
+            }
+            expected = slice.to();
+            self.fetched.push_back(slice);
+        }
+        if self.fetched.is_empty() && self.stream.bounds().is_none_or(|b| b.first_offset <= from && !b.gone) {
+            return Err(corrupt(self.stream.id.0, from, from));
+        }
+        Ok(())
+    }
+}
+
+fn corrupt(stream: u64, from: u64, to: u64) -> Error {
+    Error::new(Code::DataCorrupt, format!("Offsets {from} to {to} of stream id {stream} are missing from the log.")).rule("S-6").detail("from", from).detail("to", to)
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.broker.inner.sessions.fetch_sub(1, Ordering::Relaxed);
+        if let Some((subscription, _)) = &self.handle.shared.subscription {
+            self.broker.inner.registry.detached(self.stream.id, *subscription, self.handle.shared.mark.epoch);
+        }
+        self.handle.shared.mark.detach(self.broker.inner.began.elapsed());
+    }
+}

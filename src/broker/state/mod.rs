@@ -1,0 +1,573 @@
+//! The lane's state in memory, and what each intent does to it.
+//!
+//! A plain state machine: no clock, no socket, no disk. The driver (`commit`) feeds it intents in order; it answers which
+//! rows it lacks, or changes itself and adds to the [`Group`] being built. Sealing a group gives the write set that makes
+//! these changes durable and the answers to be sent when it is (S-1). Until then nothing of it is visible (S-2, S-3).
+
+mod appends;
+mod commits;
+mod sessions;
+mod streams;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::clock::{Clock, Now};
+use super::cursor::{Cursor, Mark};
+use super::generations::{Evictable, Generations};
+use super::intent::{Answer, Intent};
+use super::producer::Producer;
+use super::shared::{Bounds, Registry};
+use crate::log::rows::{self, value};
+use crate::log::{DeleteRange, Key, ProducerKey, RowKey, WriteSet};
+use crate::types::limits;
+use crate::types::{Batch, Code, Error, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
+
+/// A stream in memory.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// Never reused.
+    pub id: StreamId,
+    /// Parsed from the row.
+    pub name: StreamName,
+    /// As stored.
+    pub row: value::Stream,
+    /// With the changes of the group being built.
+    pub bounds: Bounds,
+    /// New producer and session epochs start above it.
+    pub epoch_floor: u64,
+}
+
+impl Evictable for Stream {}
+impl Evictable for StreamId {}
+impl Evictable for SubscriptionId {}
+
+impl Stream {
+    fn bounds_row(&self) -> value::Bounds {
+        let b = &self.bounds;
+        value::Bounds {
+            first_offset: b.first_offset,
+            first_base: b.first_base,
+            bytes_before_first: b.bytes_before_first,
+            next_offset: b.next_offset,
+            last_time_us: b.last_time.0,
+            closed: b.closed,
+            epoch_floor: self.epoch_floor,
+            bytes_end: b.bytes_end,
+        }
+    }
+
+    /// From its rows and its last batch.
+    pub fn from_rows(id: StreamId, row: value::Stream, bounds: &value::Bounds, last: Option<&Batch>) -> Result<Self, String> {
+        let name = StreamName::stored(&row.name);
+        let mut b = Bounds {
+            first_offset: bounds.first_offset,
+            first_base: bounds.first_base,
+            bytes_before_first: bounds.bytes_before_first,
+            next_offset: bounds.next_offset,
+            bytes_end: bounds.bytes_end,
+            last_time: TimeUs(bounds.last_time_us),
+            closed: bounds.closed,
+            gone: row.deleting,
+        };
+        if let Some(head) = last.map(|batch| batch.head) {
+            if head.end() < b.next_offset {
+                return Err(format!("the last batch ends at {}, but offset {} had been assigned", head.end(), b.next_offset));
+            }
+            (b.next_offset, b.bytes_end, b.last_time) = (head.end(), head.bytes_end(), head.time.max(b.last_time));
+        }
+        Ok(Self { id, name, row, bounds: b, epoch_floor: bounds.epoch_floor })
+    }
+}
+
+/// A row the state lacks to go on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Need {
+    /// What a folded stream name means.
+    Name(String),
+    /// A stream.
+    Stream(StreamId),
+    /// A producer with its receipts.
+    Producer(ProducerKey),
+    /// What a folded subscription name means.
+    SubName(StreamId, String),
+    /// A cursor.
+    Cursor(StreamId, SubscriptionId),
+}
+
+/// What a [`Need`] turned out to be; `None` = there is no such thing.
+pub enum Loaded {
+    /// Of [`Need::Name`].
+    Name(String, Option<StreamId>),
+    /// Of [`Need::Stream`].
+    Stream(StreamId, Option<Box<Stream>>),
+    /// Of [`Need::Producer`].
+    Producer(ProducerKey, Option<Box<Producer>>),
+    /// Of [`Need::SubName`].
+    SubName(StreamId, String, Option<SubscriptionId>),
+    /// Of [`Need::Cursor`].
+    Cursor(StreamId, SubscriptionId, Option<Box<Cursor>>),
+}
+
+/// Something to do once the group is durable, before its answers go out.
+pub enum Effect {
+    /// End a session.
+    End(Arc<Mark>, Error),
+    /// Tell a session how far its cursor is.
+    Acked(Arc<Mark>, u64),
+    /// Tell a stream's readers its bounds.
+    Publish(StreamId, Bounds),
+    /// Some operation changed.
+    Operations,
+    /// A line for the audit log.
+    Audit(String),
+}
+
+/// The changes of one commit, being collected.
+#[derive(Default)]
+struct Group {
+    appends: Vec<Arc<Batch>>,
+    rows: HashMap<RowKey, Option<Vec<u8>>>,
+    ranges: Vec<DeleteRange>,
+    /// Streams that got batches, in order of first touch.
+    grown: Vec<StreamId>,
+    grown_set: HashSet<StreamId>,
+    bounds: HashSet<StreamId>,
+    producers: HashSet<ProducerKey>,
+    cursors: HashSet<(StreamId, SubscriptionId)>,
+    counters: bool,
+    effects: Vec<Effect>,
+    answers: Vec<Answer>,
+    events: u64,
+}
+
+/// A finished group: what to write, and what to do and say when it is durable.
+pub struct Sealed {
+    /// What to write. May be empty: then nothing has to be waited for.
+    pub set: WriteSet,
+    /// News for readers, per stream: bounds and new batches.
+    pub grown: Vec<(StreamId, Bounds, Vec<Arc<Batch>>)>,
+    /// To do.
+    pub effects: Vec<Effect>,
+    /// To say.
+    pub answers: Vec<Answer>,
+    /// Events in it.
+    pub events: u64,
+}
+
+/// What the state machine is built with.
+pub struct Options {
+    /// Create a stream at its first use.
+    pub create_on_use: bool,
+    /// Entries of each kind in one generation.
+    pub hot_entries: usize,
+    /// Where UUIDs come from.
+    pub new_uuid: Box<dyn FnMut() -> Uuid + Send>,
+}
+
+/// See the module.
+pub struct State {
+    options: Options,
+    registry: Arc<Registry>,
+    counters: value::Counters,
+    stable_counters: value::Counters,
+    clock: Clock,
+    clock_saved: Duration,
+    now: Now,
+    group_time: TimeUs,
+    names: Generations<String, Option<StreamId>>,
+    streams: Generations<StreamId, Option<Stream>>,
+    producers: Generations<ProducerKey, Option<Producer>>,
+    sub_names: Generations<(StreamId, String), Option<SubscriptionId>>,
+    cursors: Generations<(StreamId, SubscriptionId), Option<Cursor>>,
+    /// Cursors moved by acks of level `received`, and since when the oldest waits.
+    dirty: HashSet<(StreamId, SubscriptionId)>,
+    dirty_since: Option<Duration>,
+    /// Appends are refused: the disk is nearly full.
+    full: Option<String>,
+    group: Group,
+    /// Cursors of the sealed group, until it is durable.
+    unsettled: Vec<(StreamId, SubscriptionId)>,
+}
+
+const PRESENT: &str = "`lacks` found it in memory just before";
+
+impl State {
+    /// A state with nothing in memory.
+    pub fn new(options: Options, registry: Arc<Registry>, counters: value::Counters, now: Now) -> Self {
+        let hot = options.hot_entries;
+        Self {
+            options,
+            registry,
+            clock: Clock::open(counters.clock_us, now),
+            clock_saved: now.mono,
+            now,
+            group_time: TimeUs(0),
+            names: Generations::new(hot),
+            streams: Generations::new(hot),
+            producers: Generations::new(hot),
+            sub_names: Generations::new(hot),
+            cursors: Generations::new(hot),
+            dirty: HashSet::new(),
+            dirty_since: None,
+            full: None,
+            group: Group::default(),
+            unsettled: Vec::new(),
+            stable_counters: counters,
+            counters,
+        }
+    }
+
+    /// The log epoch of everything.
+    pub fn log_epoch(&self) -> u64 {
+        self.counters.log_epoch
+    }
+
+    /// Begins a group: all of it happens at one time.
+    pub fn begin(&mut self, now: Now, full: Option<String>) {
+        self.now = now;
+        self.group_time = self.group_time.max(TimeUs(now.wall_us));
+        self.full = full;
+    }
+
+    /// Takes rows in that an intent lacked.
+    pub fn loaded(&mut self, loaded: Loaded) {
+        match loaded {
+            Loaded::Name(name, id) => self.names.insert(name, id),
+            Loaded::Stream(id, stream) => self.streams.insert(id, stream.map(|s| *s)),
+            Loaded::Producer(key, producer) => self.producers.insert(key, producer.map(|p| *p)),
+            Loaded::SubName(stream, name, id) => self.sub_names.insert((stream, name), id),
+            Loaded::Cursor(stream, id, cursor) => self.cursors.insert((stream, id), cursor.map(|c| *c)),
+        }
+    }
+
+    /// Which rows `intent` lacks, as far as can be told now. Empty = it can be prepared.
+    pub fn lacks(&mut self, intent: &Intent) -> Vec<Need> {
+        let mut needs = Vec::new();
+        match intent {
+            Intent::CreateStream { new, .. } => drop(self.lacks_stream(&new.name, &mut needs)),
+            Intent::DeleteStream { stream, .. } | Intent::Trim { stream, .. } | Intent::CloseStream { stream, .. } => drop(self.lacks_stream(stream, &mut needs)),
+            Intent::FinishDelete { stream, .. } => {
+                if self.streams.get(stream).is_none() {
+                    needs.push(Need::Stream(*stream));
+                }
+            }
+            Intent::CreateSubscription { stream, name, .. } | Intent::DeleteSubscription { stream, name, .. } | Intent::Seek { stream, name, .. } => {
+                self.lacks_cursor(stream, name, &mut needs);
+            }
+            Intent::Open { stream, subscription, .. } => match subscription {
+                Some(name) => self.lacks_cursor(stream, name, &mut needs),
+                None => drop(self.lacks_stream(stream, &mut needs)),
+            },
+            Intent::Ack { request, .. } => self.lacks_cursor(&request.stream, &request.subscription, &mut needs),
+            Intent::OpenProducer { stream, producer, user, .. } => match stream {
+                Some(stream) => self.lacks_producer(stream, Some(producer), &mut needs),
+                None => self.lacks_key(ProducerKey::of_user(*user, producer.clone()), &mut needs),
+            },
+            Intent::Append(append, _) => self.lacks_producer(&append.stream, append.producer.as_ref().map(|(stamp, _)| &stamp.id), &mut needs),
+            Intent::Spoil { stream, producer, .. } | Intent::Resume { stream, producer, .. } => self.lacks_producer(stream, producer.as_ref(), &mut needs),
+            Intent::Commit { request, author, .. } => {
+                if let Some(stamp) = &request.producer {
+                    self.lacks_key(ProducerKey::of_user(author.user, stamp.id.clone()), &mut needs);
+                }
+                for ack in &request.acks {
+                    self.lacks_cursor(&ack.stream, &ack.subscription, &mut needs);
+                }
+                for stream in request.appends.iter().map(|a| &a.stream).chain(request.checks.iter().map(|c| &c.stream)) {
+                    self.lacks_stream(stream, &mut needs);
+                }
+            }
+        }
+        needs
+    }
+
+    fn lacks_stream(&mut self, name: &StreamName, needs: &mut Vec<Need>) -> Option<StreamId> {
+        let folded = name.folded();
+        match self.names.get(folded.as_ref()) {
+            None => needs.push(Need::Name(folded.into_owned())),
+            Some(None) => {}
+            Some(&mut Some(id)) => match self.streams.get(&id) {
+                None => needs.push(Need::Stream(id)),
+                Some(stream) => return stream.is_some().then_some(id),
+            },
+        }
+        None
+    }
+
+    fn lacks_key(&mut self, key: ProducerKey, needs: &mut Vec<Need>) {
+        if self.producers.get(&key).is_none() {
+            needs.push(Need::Producer(key));
+        }
+    }
+
+    fn lacks_producer(&mut self, stream: &StreamName, producer: Option<&crate::types::ProducerId>, needs: &mut Vec<Need>) {
+        if let (Some(id), Some(producer)) = (self.lacks_stream(stream, needs), producer) {
+            self.lacks_key(ProducerKey::of_stream(id, producer.clone()), needs);
+        }
+    }
+
+    fn lacks_cursor(&mut self, stream: &StreamName, name: &SubscriptionName, needs: &mut Vec<Need>) {
+        let Some(stream) = self.lacks_stream(stream, needs) else { return };
+        let key = (stream, name.folded().into_owned());
+        match self.sub_names.get(&key) {
+            None => needs.push(Need::SubName(stream, key.1)),
+            Some(None) => {}
+            Some(&mut Some(id)) => {
+                if self.cursors.get(&(stream, id)).is_none() {
+                    needs.push(Need::Cursor(stream, id));
+                }
+            }
+        }
+    }
+
+    /// Does what `intent` asks, in memory, and notes the answer. Call it only when [`State::lacks`] is empty.
+    pub fn prepare(&mut self, intent: Intent) {
+        match intent {
+            Intent::CreateStream { new, owner, reply } => {
+                let result = self.create_stream(&new, owner);
+                self.answer(Answer::Stream(reply, result));
+            }
+            Intent::DeleteStream { stream, operation, user, reply } => {
+                let result = self.delete_stream(&stream, operation, user);
+                self.answer(Answer::Deleting(reply, result));
+            }
+            Intent::FinishDelete { stream, operation, reply } => {
+                let result = self.finish_delete(stream, *operation);
+                self.answer(Answer::Done(reply, result));
+            }
+            Intent::Trim { stream, before, base, bytes_before, reply } => {
+                let result = self.trim_stream(&stream, before, base, bytes_before);
+                self.answer(Answer::Trimmed(reply, result));
+            }
+            Intent::CloseStream { stream, reply } => {
+                let result = self.close_stream(&stream);
+                self.answer(Answer::Done(reply, result));
+            }
+            Intent::CreateSubscription { stream, name, fields, start, reply } => {
+                let result = self.create_subscription(&stream, &name, &fields, start);
+                self.answer(Answer::Done(reply, result));
+            }
+            Intent::DeleteSubscription { stream, name, reply } => {
+                let result = self.delete_subscription(&stream, &name);
+                self.answer(Answer::Done(reply, result));
+            }
+            Intent::Seek { stream, name, to, reply } => {
+                let result = self.seek(&stream, &name, to);
+                self.answer(Answer::Done(reply, result));
+            }
+            Intent::Open { stream, stream_id, subscription, create, ask, user, reply } => {
+                let result = self.open_session(&stream, stream_id, subscription.as_ref(), create, &ask, user);
+                self.answer(Answer::Opened(reply, result.map(Box::new)));
+            }
+            Intent::Ack { request, level, reply } => {
+                let result = self.ack(&request, level);
+                self.answer(Answer::Acked(reply, result));
+            }
+            Intent::OpenProducer { stream, stream_id, producer, expect, user, reply } => {
+                let result = self.open_producer(stream.as_ref(), stream_id, &producer, expect, user);
+                self.answer(Answer::Producer(reply, result));
+            }
+            Intent::Append(append, reply) => {
+                let result = self.append(*append);
+                self.answer(Answer::Appended(reply, result));
+            }
+            Intent::Spoil { pipe, .. } => pipe.poisoned.store(true, std::sync::atomic::Ordering::Relaxed),
+            Intent::Resume { stream, producer, seq, pipe, reply } => {
+                let result = self.resume(&stream, producer.as_ref(), seq, &pipe);
+                self.answer(Answer::Done(reply, result));
+            }
+            Intent::Commit { request, fingerprint, author, reply } => {
+                let result = self.commit(*request, fingerprint, author);
+                self.answer(Answer::Committed(reply, result));
+            }
+        }
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        self.group.answers.push(answer);
+    }
+
+    fn put(&mut self, key: Key<'_>, row: &impl prost::Message) {
+        self.group.rows.insert(key.encode(), Some(rows::encode(row)));
+    }
+
+    fn put_id(&mut self, key: Key<'_>, id: u64) {
+        self.group.rows.insert(key.encode(), Some(id.to_be_bytes().to_vec()));
+    }
+
+    fn delete(&mut self, key: Key<'_>) {
+        self.group.rows.insert(key.encode(), None);
+    }
+
+    /// Must acks of level `received` be written now, even alone? (C-16)
+    pub fn dirty_due(&self, now: Now) -> bool {
+        self.dirty_since.is_some_and(|since| now.mono.saturating_sub(since) >= limits::RECEIVED_ACK_PERSIST / 2)
+    }
+
+    /// Acks of level `received` wait for a commit to ride on.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Bytes the group will write, roughly.
+    pub fn group_bytes(&self) -> usize {
+        self.group.appends.iter().map(|b| b.value().len()).sum()
+    }
+
+    /// Ends the group. `flush` also writes what could wait.
+    pub fn seal(&mut self, flush: bool) -> Sealed {
+        let mut group = std::mem::take(&mut self.group);
+        let writes = flush
+            || self.dirty_due(self.now)
+            || group.counters
+            || !(group.appends.is_empty() && group.rows.is_empty() && group.ranges.is_empty())
+            || !(group.bounds.is_empty() && group.producers.is_empty() && group.cursors.is_empty());
+        if writes {
+            group.cursors.extend(self.dirty.drain());
+            self.dirty_since = None;
+        }
+        for id in &group.bounds {
+            if let Some(Some(stream)) = self.streams.peek(id) {
+                group.rows.insert(Key::Bounds(*id).encode(), Some(rows::encode(&stream.bounds_row())));
+            }
+        }
+        for key in &group.producers {
+            if let Some(Some(producer)) = self.producers.get(key) {
+                group.rows.insert(Key::Producer(key).encode(), Some(rows::encode(&producer.to_row(self.now.wall_us))));
+                for (slot, receipt) in producer.unsaved_receipts() {
+                    group.rows.insert(Key::Receipt(key, slot).encode(), Some(rows::encode(&receipt.to_row())));
+                }
+                producer.unsaved = 0;
+            }
+        }
+        for key in &group.cursors {
+            if let Some(Some(cursor)) = self.cursors.get(key) {
+                cursor.row.since_us = self.now.wall_us;
+                cursor.dirty = false;
+                group.rows.insert(Key::Cursor(key.0, key.1).encode(), Some(rows::encode(&cursor.row)));
+            }
+        }
+        if writes {
+            let clock = self.clock.advance(self.now);
+            if group.counters || self.now.mono.saturating_sub(self.clock_saved) >= Duration::from_secs(1) {
+                self.counters.clock_us = clock;
+                self.clock_saved = self.now.mono;
+                group.rows.insert(Key::Counters.encode(), Some(rows::encode(&self.counters)));
+            }
+        }
+        let mut grown: Vec<_> =
+            group.grown.iter().filter_map(|id| self.streams.peek(id)?.as_ref().map(|s| (*id, s.bounds, Vec::new()))).collect();
+        if grown.len() == 1 {
+            grown[0].2 = group.appends.clone();
+        } else {
+            let places: HashMap<StreamId, usize> = grown.iter().enumerate().map(|(i, (id, ..))| (*id, i)).collect();
+            for batch in &group.appends {
+                if let Some(&place) = places.get(&batch.stream) {
+                    grown[place].2.push(batch.clone());
+                }
+            }
+        }
+        self.unsettled = group.cursors.into_iter().collect();
+        Sealed {
+            set: WriteSet { appends: group.appends, rows: group.rows.into_iter().collect(), ranges: group.ranges },
+            grown,
+            effects: group.effects,
+            answers: group.answers,
+            events: group.events,
+        }
+    }
+
+    /// The sealed group is durable.
+    pub fn committed(&mut self) {
+        for key in std::mem::take(&mut self.unsettled) {
+            if let Some(Some(cursor)) = self.cursors.get(&key) {
+                cursor.stable = cursor.row;
+            }
+        }
+        self.stable_counters = self.counters;
+        self.names.turn();
+        self.streams.turn();
+        self.producers.turn();
+        self.sub_names.turn();
+        if self.cursors.len() > 2 * self.options.hot_entries {
+            let now = self.now.mono;
+            self.cursors.values_mut().flatten().for_each(|cursor| cursor.expire(now));
+        }
+        self.cursors.turn();
+    }
+
+    /// The sealed group was refused as a whole: what is on disk counts, what was speculated is forgotten.
+    pub fn rolled_back(&mut self) {
+        self.unsettled.clear();
+        self.dirty.clear();
+        self.dirty_since = None;
+        self.counters = self.stable_counters;
+        self.names.retain(|_, _| false);
+        self.streams.retain(|_, _| false);
+        self.producers.retain(|_, _| false);
+        self.sub_names.retain(|_, _| false);
+        self.cursors.retain(|_, cursor| {
+            let Some(cursor) = cursor else { return false };
+            cursor.row = cursor.stable;
+            cursor.dirty = false;
+            // A session the refused group opened was never announced; one it fenced is live again.
+            cursor.mark.as_ref().is_some_and(|mark| mark.epoch == cursor.row.epoch)
+        });
+    }
+
+    /// The stream a name means. Call it only after [`State::lacks`].
+    fn find(&mut self, name: &StreamName) -> Option<StreamId> {
+        let id = (*self.names.get(name.folded().as_ref()).expect(PRESENT))?;
+        self.streams.get(&id).expect(PRESENT).as_ref().map(|_| id)
+    }
+
+    /// The stream a data call is about: there, not being deleted, and the one the caller means.
+    fn data_stream(&mut self, name: &StreamName, stream_id: Option<StreamId>) -> Result<StreamId, Error> {
+        let id = self.find(name).filter(|id| !self.stream(*id).bounds.gone).ok_or_else(|| stream_not_found(name))?;
+        if let Some(given) = stream_id.filter(|given| *given != id) {
+            return Err(Error::new(Code::StreamReplaced, format!("Stream {name} is a new stream (id {id}); the one you mean (id {given}) was deleted."))
+                .detail("stream_id", id.0)
+                .resource(format!("/v1/streams/{name}")));
+        }
+        Ok(id)
+    }
+
+    /// The same, where `dev` may create the stream on the way.
+    fn data_stream_or_new(&mut self, name: &StreamName, stream_id: Option<StreamId>, user: u64) -> Result<StreamId, Error> {
+        if self.options.create_on_use && stream_id.is_none() && self.find(name).is_none() {
+            return self.create_stream(&super::info::NewStream::named(name.clone()), user);
+        }
+        self.data_stream(name, stream_id)
+    }
+
+    fn stream(&mut self, id: StreamId) -> &mut Stream {
+        self.streams.get(&id).expect(PRESENT).as_mut().expect(PRESENT)
+    }
+
+    fn producer(&mut self, key: &ProducerKey) -> Option<&mut Producer> {
+        // A stream that `dev` created a moment ago has no producers, loaded or not.
+        self.producers.get(key).and_then(Option::as_mut)
+    }
+
+    fn find_cursor(&mut self, stream: StreamId, name: &SubscriptionName) -> Option<SubscriptionId> {
+        self.sub_names.get(&(stream, name.folded().into_owned())).copied().flatten()
+    }
+
+    fn cursor(&mut self, stream: StreamId, id: SubscriptionId) -> &mut Cursor {
+        self.cursors.get(&(stream, id)).expect(PRESENT).as_mut().expect(PRESENT)
+    }
+}
+
+/// There is no such stream.
+pub fn stream_not_found(name: &StreamName) -> Error {
+    Error::new(Code::NotFound, format!("Stream {name} was not found.")).resource(format!("/v1/streams/{name}"))
+}
+
+/// There is no such subscription.
+pub fn subscription_not_found(stream: &StreamName, name: &SubscriptionName) -> Error {
+    Error::new(Code::NotFound, format!("Subscription {name} of stream {stream} was not found."))
+        .resource(format!("/v1/streams/{stream}/subscriptions/{name}"))
+}

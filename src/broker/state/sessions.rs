@@ -1,0 +1,237 @@
+//! Subscriptions: creating, deleting, seeking, opening sessions, acknowledging.
+
+use std::sync::atomic::Ordering;
+
+use super::{Effect, State, Stream, subscription_not_found};
+use crate::broker::cursor::{self, Cursor, Mark, OpenAsk, StreamView};
+use crate::broker::intent::{DurableSession, Opened, SubscriptionFields};
+use crate::log::Key;
+use crate::log::rows::value;
+use crate::types::limits;
+use crate::types::reply::{Acked, Subscribed};
+use crate::types::request::{AckLevel, AckRequest, Credit, Start};
+use crate::types::{Code, Error, StreamId, StreamName, SubscriptionId, SubscriptionName};
+
+impl Default for SubscriptionFields {
+    fn default() -> Self {
+        Self { ack_timeout_s: limits::ACK_TIMEOUT_S, max_in_flight: limits::MAX_IN_FLIGHT_EVENTS, expires_s: limits::SUBSCRIPTION_EXPIRES_S }
+    }
+}
+
+impl State {
+    fn view(&mut self, id: StreamId) -> StreamView {
+        let log_epoch = self.counters.log_epoch;
+        let bounds = self.stream(id).bounds;
+        StreamView { first_offset: bounds.first_offset, next_offset: bounds.next_offset, log_epoch }
+    }
+
+    pub(super) fn create_subscription(&mut self, stream: &StreamName, name: &SubscriptionName, fields: &SubscriptionFields, start: Start) -> Result<(), Error> {
+        let stream_id = self.data_stream(stream, None)?;
+        if self.find_cursor(stream_id, name).is_some() {
+            return Err(Error::new(Code::NameTaken, format!("Stream {stream} has a subscription named {name}. Names that differ only in case collide."))
+                .resource(format!("/v1/streams/{stream}/subscriptions/{name}")));
+        }
+        let view = self.view(stream_id);
+        let next = cursor::resolve_start(start, None, &view)?;
+        self.new_subscription(stream_id, name, fields, next);
+        Ok(())
+    }
+
+    fn new_subscription(&mut self, stream: StreamId, name: &SubscriptionName, fields: &SubscriptionFields, next: u64) -> SubscriptionId {
+        let id = SubscriptionId(self.counters.next_subscription_id);
+        self.counters.next_subscription_id += 1;
+        self.group.counters = true;
+        let meta = value::Subscription {
+            name: name.as_str().to_owned(),
+            created_us: self.now.wall_us,
+            ack_timeout_s: fields.ack_timeout_s,
+            max_in_flight: fields.max_in_flight,
+            expires_s: fields.expires_s,
+        };
+        let folded = name.folded().into_owned();
+        self.put(Key::Subscription(stream, id), &meta);
+        self.put_id(Key::SubscriptionName(stream, &folded), id.0);
+        let floor = self.stream(stream).epoch_floor;
+        self.sub_names.insert((stream, folded), Some(id));
+        self.cursors.insert((stream, id), Some(Cursor::new(meta, next, floor, self.now.wall_us)));
+        self.group.cursors.insert((stream, id));
+        id
+    }
+
+    pub(super) fn delete_subscription(&mut self, stream: &StreamName, name: &SubscriptionName) -> Result<(), Error> {
+        let stream_id = self.data_stream(stream, None)?;
+        let id = self.find_cursor(stream_id, name).ok_or_else(|| subscription_not_found(stream, name))?;
+        let cursor = self.cursor(stream_id, id);
+        let (epoch, mark) = (cursor.row.epoch, cursor.mark.take());
+        let folded = name.folded().into_owned();
+        self.delete(Key::Cursor(stream_id, id));
+        self.delete(Key::Subscription(stream_id, id));
+        self.delete(Key::SubscriptionName(stream_id, &folded));
+        self.group.cursors.remove(&(stream_id, id));
+        self.dirty.remove(&(stream_id, id));
+        self.cursors.insert((stream_id, id), None);
+        self.sub_names.insert((stream_id, folded), None);
+        let stream_state = self.stream(stream_id);
+        stream_state.epoch_floor = stream_state.epoch_floor.max(epoch);
+        self.group.bounds.insert(stream_id);
+        if let Some(mark) = mark {
+            self.group.effects.push(Effect::End(mark, subscription_not_found(stream, name)));
+        }
+        self.group.effects.push(Effect::Audit(format!("subscription {name} of stream {stream} is deleted")));
+        Ok(())
+    }
+
+    /// C-14: moves the cursor either way and fences the session.
+    pub(super) fn seek(&mut self, stream: &StreamName, name: &SubscriptionName, to: Start) -> Result<(), Error> {
+        let stream_id = self.data_stream(stream, None)?;
+        let id = self.find_cursor(stream_id, name).ok_or_else(|| subscription_not_found(stream, name))?;
+        let view = self.view(stream_id);
+        let next = cursor::resolve_start(to, None, &view)?;
+        let cursor = self.cursor(stream_id, id);
+        let from = cursor.row.next;
+        cursor.row.next = next;
+        cursor.row.epoch += 1;
+        let (epoch, mark) = (cursor.row.epoch, cursor.mark.take());
+        self.group.cursors.insert((stream_id, id));
+        if let Some(mark) = mark {
+            let why = Error::new(Code::SessionFenced, format!("The cursor of subscription {name} was moved to {next}; open it again."));
+            self.group.effects.push(Effect::End(mark, why.rule("C-14").detail("epoch", epoch)));
+        }
+        self.group.effects.push(Effect::Audit(format!("cursor {name} of stream {stream} is moved from {from} to {next}, epoch {epoch}")));
+        Ok(())
+    }
+
+    pub(super) fn open_session(
+        &mut self,
+        stream: &StreamName,
+        stream_id: Option<StreamId>,
+        subscription: Option<&SubscriptionName>,
+        create: bool,
+        ask: &OpenAsk,
+        user: u64,
+    ) -> Result<Opened, Error> {
+        let id = self.data_stream_or_new(stream, stream_id, user)?;
+        let view = self.view(id);
+        let (next, durable) = match subscription {
+            Some(name) => {
+                let (next, durable) = self.open_durable(id, stream, name, create, ask, &view)?;
+                (next, Some(durable))
+            }
+            None => {
+                let next = cursor::resolve_start(ask.from.unwrap_or(Start::Latest), ask.log_epoch, &view)?;
+                cursor::check_gap(next, ask.on_gap, &view)?;
+                (next, None)
+            }
+        };
+        let Stream { name, bounds, .. } = self.stream(id);
+        let (name, bounds) = (name.clone(), *bounds);
+        self.group.effects.push(Effect::Publish(id, bounds));
+        Ok(Opened {
+            subscribed: Subscribed {
+                stream: name,
+                stream_id: id,
+                epoch: durable.as_ref().map(|d| d.mark.epoch),
+                next,
+                first_offset: view.first_offset,
+                next_offset: view.next_offset,
+                log_epoch: view.log_epoch,
+            },
+            shared: self.registry.open(id),
+            durable,
+        })
+    }
+
+    fn open_durable(
+        &mut self,
+        stream_id: StreamId,
+        stream: &StreamName,
+        name: &SubscriptionName,
+        create: bool,
+        ask: &OpenAsk,
+        view: &StreamView,
+    ) -> Result<(u64, DurableSession), Error> {
+        let (id, next) = match self.find_cursor(stream_id, name) {
+            Some(id) => {
+                let now = self.now.mono;
+                let cursor = self.cursor(stream_id, id);
+                cursor.expire(now);
+                (id, cursor.check_open(name, ask, view)?)
+            }
+            None if create => {
+                let next = cursor::resolve_start(ask.from.unwrap_or(Start::Earliest), ask.log_epoch, view)?;
+                cursor::check_gap(next, ask.on_gap, view)?;
+                (self.new_subscription(stream_id, name, &SubscriptionFields::default(), next), next)
+            }
+            None => return Err(subscription_not_found(stream, name).detail("hint", "set create to make it")),
+        };
+        let cursor = self.cursor(stream_id, id);
+        let before = cursor.row.next;
+        cursor.row.epoch += 1;
+        cursor.row.next = next;
+        let mark = Mark::new(cursor.row.epoch, next);
+        let old = cursor.mark.replace(mark.clone());
+        let window = Credit { events: cursor.meta.max_in_flight, bytes: limits::MAX_IN_FLIGHT_BYTES };
+        let name = SubscriptionName::stored(&cursor.meta.name);
+        let epoch = mark.epoch;
+        self.group.cursors.insert((stream_id, id));
+        if let Some(old) = old {
+            self.group.effects.push(Effect::End(old, cursor::fenced(&name, epoch)));
+        }
+        if next < before {
+            self.group.effects.push(Effect::Audit(format!("cursor {name} of stream {stream} is rewound from {before} to {next}, epoch {epoch}")));
+        }
+        Ok((next, DurableSession { mark, subscription: id, name, window }))
+    }
+
+    pub(super) fn ack(&mut self, request: &AckRequest, level: AckLevel) -> Result<Acked, Error> {
+        let (stream_id, id, acked) = self.check_ack(&request.stream, &request.subscription, request.epoch, request.offset)?;
+        self.move_cursor(stream_id, id, acked.next, level);
+        Ok(acked)
+    }
+
+    /// C-7 … C-13; also tells where the cursor is, for commits.
+    pub(super) fn check_ack(
+        &mut self,
+        stream: &StreamName,
+        name: &SubscriptionName,
+        epoch: u64,
+        offset: u64,
+    ) -> Result<(StreamId, SubscriptionId, Acked), Error> {
+        let stream_id = self.data_stream(stream, None)?;
+        let id = self.find_cursor(stream_id, name).ok_or_else(|| subscription_not_found(stream, name))?;
+        let end = self.view(stream_id).next_offset;
+        let now = self.now.mono;
+        let next = offset.checked_add(1).ok_or_else(|| Error::bad("offset", "The offset is too large."))?;
+        let cursor = self.cursor(stream_id, id);
+        cursor.expire(now);
+        if let Some(mark) = cursor.mark.as_ref().filter(|mark| mark.epoch == epoch) {
+            mark.last_use_ms.fetch_max(now.as_millis() as u64, Ordering::AcqRel);
+        }
+        let acked = cursor.check_ack(name, epoch, next, end)?;
+        Ok((stream_id, id, acked))
+    }
+
+    /// C-11, C-16. Never moves back.
+    pub(super) fn move_cursor(&mut self, stream: StreamId, id: SubscriptionId, next: u64, level: AckLevel) {
+        let now = self.now.mono;
+        let cursor = self.cursor(stream, id);
+        if next > cursor.row.next {
+            cursor.row.next = next;
+            let mark = cursor.mark.clone();
+            match level {
+                AckLevel::Durable => drop(self.group.cursors.insert((stream, id))),
+                AckLevel::Received => {
+                    cursor.dirty = true;
+                    self.dirty.insert((stream, id));
+                    self.dirty_since.get_or_insert(now);
+                }
+            }
+            if let Some(mark) = mark {
+                self.group.effects.push(Effect::Acked(mark, next));
+            }
+        } else if level == AckLevel::Durable && cursor.dirty {
+            // What is acknowledged as durable must be: an earlier `received` ack may have got here first.
+            self.group.cursors.insert((stream, id));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Creating, deleting, trimming and closing streams.
+
+use std::sync::Arc;
+
+use super::{Effect, State, Stream, stream_not_found};
+use crate::broker::cursor::Mark;
+use crate::broker::info::{NewStream, OperationInfo};
+use crate::broker::operation;
+use crate::broker::shared::Bounds;
+use crate::log::rows::value;
+use crate::log::{DeleteRange, Key, rows};
+use crate::types::{Code, Error, OperationId, StreamId, StreamName, TimeUs};
+
+impl State {
+    pub(super) fn create_stream(&mut self, new: &NewStream, owner: u64) -> Result<StreamId, Error> {
+        if let Some(id) = self.find(&new.name) {
+            let stream = self.stream(id);
+            let (name, deleting) = (stream.name.clone(), stream.row.deleting);
+            let resource = format!("/v1/streams/{name}");
+            return Err(if deleting {
+                Error::new(Code::Deleting, format!("Stream {name} is being deleted; its name is free again when that is done.")).resource(resource)
+            } else {
+                Error::new(Code::NameTaken, format!("A stream named {name} exists. Names that differ only in case collide.")).resource(resource)
+            });
+        }
+        let id = StreamId(self.counters.next_stream_id);
+        self.counters.next_stream_id += 1;
+        self.group.counters = true;
+        let uuid = (self.options.new_uuid)();
+        let row = value::Stream {
+            name: new.name.as_str().to_owned(),
+            uuid: uuid.to_string(),
+            owner,
+            created_us: self.now.wall_us,
+            description: new.description.clone(),
+            metadata: new.metadata.clone(),
+            event_max_bytes: new.event_max_bytes.unwrap_or(0),
+            deleting: false,
+        };
+        let folded = new.name.folded().into_owned();
+        self.put(Key::Stream(id), &row);
+        self.put_id(Key::StreamName(&folded), id.0);
+        self.put_id(Key::StreamUuid(uuid), id.0);
+        self.group.rows.insert(Key::StreamOwner(owner, id).encode(), Some(Vec::new()));
+        self.group.bounds.insert(id);
+        self.names.insert(folded, Some(id));
+        self.streams.insert(id, Some(Stream { id, name: new.name.clone(), row, bounds: Bounds::default(), epoch_floor: 0 }));
+        Ok(id)
+    }
+
+    pub(super) fn delete_stream(&mut self, name: &StreamName, operation: OperationId, user: u64) -> Result<(StreamId, OperationInfo), Error> {
+        let id = self.find(name).ok_or_else(|| stream_not_found(name))?;
+        let now = TimeUs(self.now.wall_us);
+        let stream = self.stream(id);
+        if stream.row.deleting {
+            return Err(Error::new(Code::Deleting, format!("Stream {name} is being deleted already.")).resource(format!("/v1/streams/{name}")));
+        }
+        stream.row.deleting = true;
+        stream.bounds.gone = true;
+        let (row, bounds, name) = (stream.row.clone(), stream.bounds, stream.name.clone());
+        self.put(Key::Stream(id), &row);
+        let info = operation::begin(operation, "Deleting stream", "stream.Delete", &name, user, now);
+        self.put(Key::Operation(operation), &operation::to_row(&info, id));
+        self.group.effects.push(Effect::Publish(id, bounds));
+        self.group.effects.push(Effect::Operations);
+        self.group.effects.push(Effect::Audit(format!("stream {name} (id {id}) is deleted by user {user}, operation {operation}")));
+        self.end_sessions(id, &name);
+        Ok((id, info))
+    }
+
+    fn end_sessions(&mut self, stream: StreamId, name: &StreamName) {
+        let mut ended: Vec<Arc<Mark>> = Vec::new();
+        self.cursors.retain(|(of, _), cursor| {
+            if *of == stream
+                && let Some(mark) = cursor.as_mut().and_then(|c| c.mark.take())
+            {
+                ended.push(mark);
+            }
+            *of != stream
+        });
+        self.dirty.retain(|(of, _)| *of != stream);
+        self.group.cursors.retain(|(of, _)| *of != stream);
+        self.group.effects.extend(ended.into_iter().map(|mark| Effect::End(mark, stream_not_found(name))));
+    }
+
+    pub(super) fn finish_delete(&mut self, id: StreamId, mut info: OperationInfo) -> Result<(), Error> {
+        if let Some(Some(stream)) = self.streams.get(&id) {
+            let (row, name) = (stream.row.clone(), stream.name.clone());
+            let folded = name.folded().into_owned();
+            self.delete(Key::Stream(id));
+            self.delete(Key::StreamName(&folded));
+            if let Ok(uuid) = row.uuid.parse() {
+                self.delete(Key::StreamUuid(uuid));
+            }
+            self.delete(Key::StreamOwner(row.owner, id));
+            self.group.ranges.extend(rows::ranges_of(id));
+            self.names.insert(folded, None);
+            self.streams.insert(id, None);
+        }
+        info.status_code = operation::SUCCESS;
+        info.updated = TimeUs(self.now.wall_us);
+        self.put(Key::Operation(info.id), &operation::to_row(&info, id));
+        self.group.effects.push(Effect::Operations);
+        Ok(())
+    }
+
+    pub(super) fn trim_stream(&mut self, name: &StreamName, before: u64, base: u64, bytes_before: u64) -> Result<(StreamId, u64), Error> {
+        let id = self.data_stream(name, None)?;
+        let bounds = &mut self.stream(id).bounds;
+        if before > bounds.next_offset {
+            return Err(Error::new(Code::OffsetBeyondEnd, format!("Offset {before} lies beyond the end of stream {name} ({}).", bounds.next_offset))
+                .detail("next_offset", bounds.next_offset));
+        }
+        if before <= bounds.first_offset {
+            return Ok((id, bounds.first_base));
+        }
+        let old_base = bounds.first_base;
+        bounds.first_offset = before;
+        bounds.first_base = base.max(old_base);
+        bounds.bytes_before_first = bytes_before.max(bounds.bytes_before_first);
+        let bounds = *bounds;
+        if bounds.first_base > old_base {
+            self.group.ranges.push(DeleteRange::Batches { stream: id, from: old_base, to: Some(bounds.first_base) });
+        }
+        self.group.bounds.insert(id);
+        self.group.effects.push(Effect::Publish(id, bounds));
+        self.group.effects.push(Effect::Audit(format!("stream {name} (id {id}) is trimmed before offset {before}")));
+        Ok((id, bounds.first_base))
+    }
+
+    pub(super) fn close_stream(&mut self, name: &StreamName) -> Result<(), Error> {
+        let id = self.data_stream(name, None)?;
+        let stream = self.stream(id);
+        if !stream.bounds.closed {
+            stream.bounds.closed = true;
+            let bounds = stream.bounds;
+            self.group.bounds.insert(id);
+            self.group.effects.push(Effect::Publish(id, bounds));
+            self.group.effects.push(Effect::Audit(format!("stream {name} (id {id}) is closed")));
+        }
+        Ok(())
+    }
+}
