@@ -75,15 +75,13 @@ impl Link {
             timer: Box::pin(sleep_until(heard + limits::PING_EVERY)),
             hello: Hello::default(),
         };
-        loop {
-            match link.next().await.map_err(before_request)? {
-                ServerFrame::Hello(hello) => {
-                    link.hello = hello;
-                    return Ok(link);
-                }
-                ServerFrame::Error { about: About::Connection, error, request_id } => return Err(Error::Server { error, request_id }),
-                _ => return Err(Error::Protocol("a frame before hello".into())),
+        match link.next().await.map_err(before_request)? {
+            ServerFrame::Hello(hello) => {
+                link.hello = hello;
+                Ok(link)
             }
+            ServerFrame::Error { about: About::Connection, error, request_id } => Err(Error::Server { error, request_id }),
+            _ => Err(Error::Protocol("a frame before hello".into())),
         }
     }
 
