@@ -11,3 +11,9 @@ pub mod log;
 
 #[cfg(feature = "server")]
 pub mod broker;
+
+#[cfg(feature = "server")]
+pub mod edge;
+
+#[cfg(feature = "server")]
+pub mod server;
