@@ -12,6 +12,12 @@ pub mod log;
 #[cfg(feature = "server")]
 pub mod broker;
 
+#[cfg(feature = "server")]
+pub mod edge;
+
+#[cfg(feature = "server")]
+pub mod server;
+
 #[cfg(feature = "client")]
 pub mod client;
 
