@@ -211,7 +211,7 @@ const MAX_LINE: usize = 2 * limits::EVENT_MAX_BYTES + 64 * 1024;
 
 /// Standard base64, padded.
 fn base64(text: &str) -> Option<Vec<u8>> {
-    crate::wire::json::base64_decode(text)
+    base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).ok()
 }
 
 #[cfg(test)]

@@ -82,7 +82,16 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
         }
     };
-    match run(cli) {
+    let Cli { connect, command } = cli;
+    let outcome = match command {
+        // The broker has exit codes of its own.
+        #[cfg(feature = "server")]
+        Command::Serve(args) => return ExitCode::from(serve::run(args)),
+        #[cfg(feature = "server")]
+        Command::Dev(args) => return ExitCode::from(serve::run_dev(args)),
+        command => run(connect, command),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print();
@@ -91,13 +100,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Outcome {
-    let Cli { connect, command } = cli;
+fn run(connect: Connect, command: Command) -> Outcome {
     match command {
-        #[cfg(feature = "server")]
-        Command::Serve(args) => serve::run(args),
-        #[cfg(feature = "server")]
-        Command::Dev(args) => serve::run_dev(args),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tidelog", &mut script);
@@ -188,6 +192,10 @@ mod tests {
             "tidelog bench fan --subscribers 10 --rate 100 --no-progress",
             "tidelog completion bash",
             "tidelog explain session_fenced",
+            #[cfg(feature = "server")]
+            "tidelog serve --socket /run/t.sock --data d --listen 127.0.0.1:0",
+            #[cfg(feature = "server")]
+            "tidelog dev --listen 127.0.0.1:0 --data d",
             "tidelog --url http://127.0.0.1:4080 stream ls",
             "tidelog stream ls --url http://127.0.0.1:4080",
             "tidelog stream ls --socket /run/t.sock --key-file k",

@@ -41,7 +41,7 @@ impl Out {
     /// One event as a line, not flushed: its data, or its JSON form with the stream's name in front.
     pub fn event(&mut self, stream: &str, event: &Event, json: bool) -> Outcome {
         if json {
-            let form = super::output::event_line(stream, event);
+            let form = event_line(stream, event);
             self.to.write_all(&form)?;
         } else {
             self.to.write_all(&event.data)?;
@@ -59,12 +59,11 @@ impl Out {
 /// The JSON form of an event with `"stream"` in front; on one line.
 pub fn event_line(stream: &str, event: &Event) -> Vec<u8> {
     let mut form = Vec::with_capacity(event.data.len() + 256);
-    crate::wire::json::event_json(&mut form, event.offset, &event.as_ref(), &event.batch().head);
+    crate::wire::json::event_json(&mut form, &event.batch().head, event.offset, &event.as_ref());
     let mut line = format!("{{\"stream\":\"{stream}\",").into_bytes();
     line.extend_from_slice(form.strip_prefix(b"{").unwrap_or(&form));
     // JSON data is kept as it was sent; its raw line ends would break the line.
-    line.iter_mut().filter(|b| matches!(b, b'\n' | b'\r')).for_each(|b| *b = b' ');
-    line
+    crate::wire::json::single_line(&line).into_owned()
 }
 
 /// A table for people: columns as wide as their widest cell, at least two blanks between.

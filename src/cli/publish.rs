@@ -136,7 +136,7 @@ impl Pub {
         let (count, elapsed) = progress.finish();
         if json {
             Out::new().json(&json!({
-                "stream": self.stream, "producer": named.then_some(&id), "count": count, "skipped": skip.min(tally.lines.max(skip)),
+                "stream": self.stream, "producer": named.then_some(&id), "count": count, "skipped": skip.min(tally.lines),
                 "first_offset": tally.first, "last_offset": tally.last, "duplicates": tally.duplicates,
             }))?;
         }
@@ -153,7 +153,7 @@ impl Pub {
     }
 }
 
-/// The answer to the oldest batch under way; waits for ever when there is none... which `select!` skips by the `None`.
+/// The answer to the oldest batch under way, if there is one.
 async fn first(under_way: &mut VecDeque<Receipt>) -> Option<crate::client::Result<Appended>> {
     match under_way.front_mut() {
         Some(receipt) => Some(receipt.await),

@@ -138,7 +138,7 @@ async fn print(consumer: &mut Consumer, stream: &str, json: bool, count: Option<
         let Some(first) = consumer.next().await else { break };
         let mut last = None;
         let mut delivery = Some(first);
-        let mut ended = Ok(());
+        let mut ended: Outcome = Ok(());
         for _ in 0..PRINT_AT_ONCE {
             match delivery.take() {
                 Some(Ok(Delivery::Event(event))) => {

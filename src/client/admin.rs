@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Client, Error, Result};
-use crate::types::{self, Applied, Code, Retry};
+use crate::types::Applied;
 
 /// A stream as the broker describes it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -293,44 +293,12 @@ fn metadata<T: DeserializeOwned>(answer: Answer) -> Result<T> {
     Ok(envelope.metadata)
 }
 
-/// Reads the error envelope; makes one up for answers without.
+/// Reads the error envelope; answers of others are reported as such.
 pub(crate) fn parse_error(status: StatusCode, body: &[u8]) -> Error {
-    #[derive(Deserialize)]
-    struct Envelope {
-        error: String,
-        #[serde(default)]
-        metadata: Metadata,
+    match crate::wire::error::read_rest_body(body) {
+        Some((error, request_id)) => Error::Server { error, request_id },
+        None => Error::Protocol(format!("HTTP status {status} without an error of ours")),
     }
-    #[derive(Deserialize, Default)]
-    struct Metadata {
-        #[serde(default)]
-        code: String,
-        rule: Option<String>,
-        applied: Option<String>,
-        retry: Option<String>,
-        resource: Option<String>,
-        #[serde(default)]
-        request_id: String,
-        #[serde(default)]
-        details: Map<String, Value>,
-    }
-    let Ok(Envelope { error: message, metadata }) = serde_json::from_slice::<Envelope>(body) else {
-        return Error::Protocol(format!("HTTP status {status} without an error of ours"));
-    };
-    let Some(code) = Code::parse(&metadata.code) else {
-        return Error::Protocol(format!("{message} ({})", metadata.code));
-    };
-    let mut error = types::Error::new(code, message);
-    error.rule = metadata.rule;
-    error.resource = metadata.resource;
-    error.details = metadata.details;
-    if let Some(retry) = metadata.retry.as_deref().and_then(Retry::parse) {
-        error.retry = retry;
-    }
-    if metadata.applied.as_deref() == Some("unknown") {
-        error.applied = Applied::Unknown;
-    }
-    Error::Server { error, request_id: metadata.request_id }
 }
 
 /// reqwest's own sentence names the URL only; the last cause says what happened.
@@ -362,6 +330,7 @@ fn segment(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Code;
 
     #[test]
     fn an_error_envelope_keeps_code_rule_and_details() {

@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{Sink, Stream};
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
@@ -76,22 +75,20 @@ impl Link {
             timer: Box::pin(sleep_until(heard + limits::PING_EVERY)),
             hello: Hello::default(),
         };
-        loop {
-            match link.next().await.map_err(before_request)? {
-                ServerFrame::Hello(hello) => {
-                    link.hello = hello;
-                    return Ok(link);
-                }
-                ServerFrame::Error { about: About::Connection, error, request_id } => return Err(Error::Server { error, request_id }),
-                _ => return Err(Error::Protocol("a frame before hello".into())),
+        match link.next().await.map_err(before_request)? {
+            ServerFrame::Hello(hello) => {
+                link.hello = hello;
+                Ok(link)
             }
+            ServerFrame::Error { about: About::Connection, error, request_id } => Err(Error::Server { error, request_id }),
+            _ => Err(Error::Protocol("a frame before hello".into())),
         }
     }
 
     /// Puts a frame into the queue; [`Link::next`] writes it. The caller bounds what it queues.
     pub(crate) fn send(&mut self, frame: &ClientFrame) {
         let message = match self.protocol {
-            Protocol::Binary => Message::Binary(Bytes::from(proto::encode_client(frame))),
+            Protocol::Binary => Message::Binary(proto::encode_client(frame)),
             Protocol::Json => Message::text(json::encode_client(frame)),
         };
         self.outbox.push_back(message);

@@ -8,24 +8,20 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 
 use super::body::{self, NoBody};
-use super::fields::Fields;
 use super::{Broker, Caller, Face, NoQuery, Path, Query, Reply, objects, refuse_conditions, reply, subscriptions};
 use crate::edge::auth;
 use crate::broker::{ReadFrom, ReadReply, ReadRequest, Which};
 use crate::types::name::quote;
-use crate::types::request::{AppendRequest, ProducerStamp, Start};
-use crate::types::{Code, Encoding, Error, EventRef, Events, EventsBuilder, ProducerId, Result, StreamName, limits};
-use crate::wire::json;
+use crate::types::request::{AppendRequest, Start};
+use crate::types::{Code, Encoding, Error, EventRef, Events, EventsBuilder, Result, StreamName, limits};
+use crate::wire::json::{self, AppendBody, Lines};
 
 /// How the body of an append is to be read.
 enum Form {
     /// The object of `surfaces.md` 5.5.
     Json,
     /// One event object per line, or its data alone.
-    Lines {
-        /// Each line is the `data`.
-        data: bool,
-    },
+    Lines(Lines),
     /// The body is the `data` of one event.
     Raw {
         encoding: Encoding,
@@ -40,8 +36,8 @@ impl Form {
             "application/json" => return Ok(Self::Json),
             "application/x-ndjson" => {
                 return match query.take("lines").as_deref() {
-                    None | Some("events") => Ok(Self::Lines { data: false }),
-                    Some("data") => Ok(Self::Lines { data: true }),
+                    None | Some("events") => Ok(Self::Lines(Lines::Events)),
+                    Some("data") => Ok(Self::Lines(Lines::Data)),
                     Some(other) => Err(Error::bad("lines", format!("Query parameter lines is {}; it may be events or data.", quote(other)))),
                 };
             }
@@ -55,8 +51,11 @@ impl Form {
     fn read(&self, stream: StreamName, body: &[u8]) -> Result<AppendRequest> {
         let plain = |events: Events| AppendRequest { stream: stream.clone(), stream_id: None, events, producer: None, expected_next_offset: None };
         match self {
-            Self::Json => append_object(stream, body),
-            Self::Lines { data } => lines(body, *data).map(plain),
+            Self::Json => {
+                let AppendBody { events, expected_next_offset, producer, stream_id } = json::parse_append_body(body)?;
+                Ok(AppendRequest { stream, stream_id, events, producer, expected_next_offset })
+            }
+            Self::Lines(lines) => json::parse_ndjson(body, *lines).map(plain),
             Self::Raw { encoding, kind, key } => {
                 let mut events = EventsBuilder::with_capacity(body.len() + kind.len() + key.len() + 64);
                 events.push(&EventRef { data: body, encoding: *encoding, kind, key, ..EventRef::default() })?;
@@ -97,54 +96,6 @@ pub async fn append(State(face): Broker, Caller(who): Caller, path: Path, Sent(f
     })
 }
 
-fn append_object(stream: StreamName, body: &[u8]) -> Result<AppendRequest> {
-    let mut fields = Fields::parse(body)?;
-    let events = fields.take_raw("events").ok_or_else(|| Error::bad("events", "Field events is missing; it must be a list of events."))?;
-    let request = AppendRequest {
-        stream,
-        stream_id: fields.take::<u64>("stream_id", "a stream id")?.map(crate::types::StreamId),
-        expected_next_offset: fields.take("expected_next_offset", "an offset")?,
-        producer: match fields.take_raw("producer") {
-            None => None,
-            Some(raw) => {
-                let mut stamp = Fields::parse(raw.get().as_bytes()).map_err(|_| Error::bad("producer", "Field producer must be an object with id, epoch and seq."))?;
-                let producer = ProducerStamp {
-                    id: ProducerId::parse(&stamp.need::<String>("id", "text")?)?,
-                    epoch: stamp.need("epoch", "a number")?,
-                    seq: stamp.need("seq", "a number")?,
-                };
-                stamp.finish()?;
-                Some(producer)
-            }
-        },
-        events: json::decode_events(events.get())?,
-    };
-    fields.finish()?;
-    Ok(request)
-}
-
-/// NDJSON: an event object per line, or the data alone. Blank lines are skipped.
-fn lines(body: &[u8], data: bool) -> Result<Events> {
-    let mut events = EventsBuilder::with_capacity(body.len() + body.len() / 8);
-    for (number, line) in body.split(|b| *b == b'\n').enumerate() {
-        let line = line.trim_ascii();
-        if line.is_empty() {
-            continue;
-        }
-        let at = |mut error: Error| {
-            error.message = format!("Line {}: {}", number + 1, error.message);
-            error.detail("line", number as u64 + 1)
-        };
-        if data {
-            events.push(&EventRef { data: line, ..EventRef::default() }).map_err(at)?;
-        } else {
-            let text = std::str::from_utf8(line).map_err(|_| at(Error::new(Code::JsonParsingFailed, "It is not UTF-8.")))?;
-            json::decode_event(text, &mut events).map_err(at)?;
-        }
-    }
-    events.finish()
-}
-
 /// `GET …/events`
 pub async fn read(State(face): Broker, Caller(who): Caller, path: Path, mut query: Query, headers: HeaderMap) -> reply::Result {
     if headers.get(header::ACCEPT).is_some_and(|v| v.as_bytes() == b"text/event-stream") {
@@ -183,16 +134,12 @@ fn read_request(query: &mut Query) -> Result<ReadRequest> {
     })
 }
 
-fn rendered(stream: &StreamName, reply: &ReadReply) -> String {
-    let mut out = format!(r#"{{"stream":"{stream}","events":["#);
-    json::push_events(&mut out, &reply.slices);
-    out.push_str(&format!(
-        r#"],"first_offset":{},"next_offset":{},"after":{},"more":{}}}"#,
-        reply.first_offset,
-        reply.next_offset,
-        reply.after.map_or_else(|| "null".to_owned(), |n| n.to_string()),
-        reply.more
-    ));
+fn rendered(stream: &StreamName, reply: &ReadReply) -> Vec<u8> {
+    let mut out = format!(r#"{{"stream":"{stream}","events":["#).into_bytes();
+    json::events_json(&mut out, &reply.slices);
+    let ReadReply { first_offset, next_offset, more, .. } = reply;
+    let after = reply.after.map_or_else(|| "null".to_owned(), |n| n.to_string());
+    out.extend_from_slice(format!(r#"],"first_offset":{first_offset},"next_offset":{next_offset},"after":{after},"more":{more}}}"#).as_bytes());
     out
 }
 
@@ -200,8 +147,8 @@ fn rendered(stream: &StreamName, reply: &ReadReply) -> String {
 pub async fn one(State(face): Broker, Caller(who): Caller, path: Path, _: NoQuery) -> reply::Result {
     let (stream, which) = (path.stream()?, which(path.part("offset"))?);
     let slice = face.broker().event(&who, &stream, which).await?;
-    let mut metadata = String::new();
-    json::push_events(&mut metadata, std::slice::from_ref(&slice));
+    let mut metadata = Vec::new();
+    json::events_json(&mut metadata, std::slice::from_ref(&slice));
     Ok(Reply::Sync { metadata, next: None })
 }
 
@@ -253,14 +200,5 @@ mod tests {
         for bad in ["", "-", "-0", "x", "1.0", "99999999999999999999"] {
             assert_eq!(which(bad).unwrap_err().code, Code::BadParameter, "{bad}");
         }
-    }
-
-    #[test]
-    fn lines_of_data_become_events_and_a_bad_line_is_named() {
-        let events = lines(b"{\"n\":1}\r\n\n \"two\" \n", true).unwrap();
-        let data: Vec<_> = events.iter().map(|e| e.data.to_vec()).collect();
-        assert_eq!(data, [br#"{"n":1}"#.to_vec(), br#""two""#.to_vec()]);
-        assert_eq!(lines(b"1\n{\n", true).unwrap_err().details["line"], 2);
-        assert!(lines(b"\n", true).is_err());
     }
 }

@@ -7,9 +7,6 @@ use serde_json::value::RawValue;
 use crate::types::name::quote;
 use crate::types::{Code, Error, Result, limits};
 
-/// Nesting of an append around an event's `data`: the object, its `events`, the event.
-const AROUND_DATA: usize = 3;
-
 /// Fields that were given and not yet asked for.
 #[derive(Debug)]
 pub struct Fields<'a>(Vec<(String, &'a RawValue)>);
@@ -42,7 +39,7 @@ impl<'a> Fields<'a> {
     pub fn parse(body: &'a [u8]) -> Result<Self> {
         let failed = |why: String| Error::new(Code::JsonParsingFailed, why);
         let text = std::str::from_utf8(body).map_err(|e| failed(format!("The body is not UTF-8 at byte {}.", e.valid_up_to())))?;
-        if deeper_than(body, limits::JSON_DEPTH + AROUND_DATA) {
+        if deeper_than(body, limits::JSON_DEPTH) {
             return Err(failed(format!("The body nests deeper than {} levels.", limits::JSON_DEPTH)));
         }
         let Pairs(pairs) = serde_json::from_str(text).map_err(|e| {

@@ -28,6 +28,7 @@ mod subscriptions;
 
 pub use query::Query;
 pub use reply::{Failure, Reply};
+pub use subscriptions::start;
 
 /// The table of routes.
 pub fn router(face: Face) -> Router {

@@ -16,14 +16,14 @@ pub enum Reply {
     /// 200, `type: sync`. The text is JSON.
     Sync {
         /// The `metadata`.
-        metadata: String,
+        metadata: Vec<u8>,
         /// Address of the next page.
         next: Option<String>,
     },
     /// 201, `type: sync`, with `Location`.
     Created {
         /// The `metadata`.
-        metadata: String,
+        metadata: Vec<u8>,
         /// Where it is.
         location: String,
         /// For `X-Created-Record-Id`.
@@ -32,7 +32,7 @@ pub enum Reply {
     /// 202, `type: async`.
     Async {
         /// The operation object.
-        metadata: String,
+        metadata: Vec<u8>,
         /// Its address.
         operation: String,
     },
@@ -66,8 +66,22 @@ impl Reply {
 ///
 /// # Errors
 /// `internal`, if it has none after all.
-pub fn text(value: &impl Serialize) -> Result<String, Error> {
-    serde_json::to_string(value).map_err(|why| Error::internal(format!("An answer could not be written as JSON: {why}")))
+pub fn text(value: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(|why| Error::internal(format!("An answer could not be written as JSON: {why}")))
+}
+
+const SYNC: &str = r#""type":"sync","status":"Success","status_code":200"#;
+
+/// `{head,"metadata":metadata tail}`.
+fn envelope(head: &str, metadata: Vec<u8>, tail: &str) -> Vec<u8> {
+    let mut body = Vec::with_capacity(head.len() + metadata.len() + tail.len() + 16);
+    body.push(b'{');
+    body.extend_from_slice(head.as_bytes());
+    body.extend_from_slice(b",\"metadata\":");
+    body.extend_from_slice(&metadata);
+    body.extend_from_slice(tail.as_bytes());
+    body.push(b'}');
+    body
 }
 
 fn json_response(status: StatusCode, body: impl Into<Body>) -> Response {
@@ -84,11 +98,10 @@ impl IntoResponse for Reply {
         match self {
             Self::Sync { metadata, next } => {
                 let next = next.map_or_else(String::new, |n| format!(r#","next":{}"#, serde_json::Value::from(n)));
-                json_response(StatusCode::OK, format!(r#"{{"type":"sync","status":"Success","status_code":200,"metadata":{metadata}{next}}}"#))
+                json_response(StatusCode::OK, envelope(SYNC, metadata, &next))
             }
             Self::Created { metadata, location, id } => {
-                let body = format!(r#"{{"type":"sync","status":"Success","status_code":200,"metadata":{metadata}}}"#);
-                let mut response = json_response(StatusCode::CREATED, body);
+                let mut response = json_response(StatusCode::CREATED, envelope(SYNC, metadata, ""));
                 response.headers_mut().insert(header::LOCATION, value(&location));
                 if let Some(id) = id {
                     response.headers_mut().insert("x-created-record-id", value(&id));
@@ -96,8 +109,8 @@ impl IntoResponse for Reply {
                 response
             }
             Self::Async { metadata, operation } => {
-                let body = format!(r#"{{"type":"async","status":"Operation created","status_code":100,"operation":"{operation}","metadata":{metadata}}}"#);
-                let mut response = json_response(StatusCode::ACCEPTED, body);
+                let head = format!(r#""type":"async","status":"Operation created","status_code":100,"operation":"{operation}""#);
+                let mut response = json_response(StatusCode::ACCEPTED, envelope(&head, metadata, ""));
                 response.headers_mut().insert(header::LOCATION, value(&operation));
                 response
             }

@@ -29,15 +29,15 @@ pub(super) fn list_query(query: &mut Query) -> Result<ListQuery> {
 ///
 /// # Errors
 /// `internal`.
-pub(super) fn listed<T>(page: Page<T>, asked: &ListQuery, base: &str, recursion: bool, name: impl Fn(&T) -> String, render: impl Fn(T) -> Result<String>) -> reply::Result {
+pub(super) fn listed<T>(page: Page<T>, asked: &ListQuery, base: &str, recursion: bool, name: impl Fn(&T) -> String, render: impl Fn(T) -> Result<Vec<u8>>) -> reply::Result {
     let last = page.items.last().map(&name);
     let next = match (page.more, last, asked.limit) {
         (true, Some(last), Some(limit)) => Some(format!("{base}?after={last}&limit={limit}{}", if recursion { "&recursion=1" } else { "" })),
         _ => None,
     };
-    let items: Vec<String> =
-        page.items.into_iter().map(|item| if recursion { render(item) } else { Ok(format!("\"{base}/{}\"", name(&item))) }).collect::<Result<_>>()?;
-    Ok(Reply::Sync { metadata: format!("[{}]", items.join(",")), next })
+    let one = |item: T| if recursion { render(item) } else { Ok(format!("\"{base}/{}\"", name(&item)).into_bytes()) };
+    let items: Vec<Vec<u8>> = page.items.into_iter().map(one).collect::<Result<_>>()?;
+    Ok(Reply::Sync { metadata: [&b"["[..], &items.join(&b','), b"]"].concat(), next })
 }
 
 /// `GET /v1/streams`

@@ -108,11 +108,6 @@ impl Link {
         Self { ws, face, clock, alarm, draining }
     }
 
-    /// The faces' shared parts.
-    pub fn face(&self) -> &Face {
-        &self.face
-    }
-
     /// Bytes waiting for the socket.
     pub fn waiting(&self) -> usize {
         self.ws.get_ref().outbox.len()
@@ -147,10 +142,6 @@ impl Link {
             let Poll::Ready(message) = Pin::new(&mut self.ws).poll_next(cx) else { break };
             self.clock.heard(Instant::now());
             match message {
-                Some(Ok(Message::Text(_) | Message::Binary(_))) if self.waiting() > limits::WS_MAX_WRITE_BUFFER_BYTES => {
-                    // Cannot be: nobody reads with that much waiting.
-                    return Poll::Ready(Heard::End(self.too_slow()));
-                }
                 Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
                     self.face.stats().frame_in();
                     return Poll::Ready(Heard::Message(message));
