@@ -27,7 +27,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: Option<String>,
     /// Unix socket; its callers are the operator [default: <data>/tidelog.sock]
-    #[arg(long = "socket", id = "serve_socket", value_name = "PATH")]
+    #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Let every program on this machine act as the operator over TCP
     #[arg(long)]
@@ -50,7 +50,7 @@ pub struct DevArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: Option<String>,
     /// Unix socket [default: <data>/tidelog.sock]
-    #[arg(long = "socket", id = "serve_socket", value_name = "PATH")]
+    #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 }
 

@@ -762,3 +762,8 @@ fn crc(stream: StreamId, base_offset: u64, header: &[u8; HEADER_BYTES], body: &[
     digest.update(body);
     digest.finalize() as u32
 }
+
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;

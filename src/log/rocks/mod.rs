@@ -106,6 +106,13 @@ impl Rocks {
         })
     }
 
+    /// The next commit fails, before or after it is stored.
+    #[cfg(test)]
+    pub(super) fn fail_next(&self, stored: bool) {
+        let point = if stored { faults::AFTER_WRITE } else { faults::BEFORE_WRITE };
+        self.faults.add(&format!("{point}=error@1")).expect("a fault point");
+    }
+
     fn store(&self) -> Result<Arc<Store>, EngineError> {
         self.store.read().clone().ok_or_else(|| EngineError::Failed("the engine is closed".into()))
     }

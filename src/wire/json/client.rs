@@ -8,7 +8,7 @@ use super::write::{self, Members};
 use crate::types::request::{
     AckLevel, AppendRequest, CommitAck, CommitAppend, CommitRequest, Credit, Expect, OnGap, OpenProducerRequest, ResumeRequest, SubscribeRequest, Takeover,
 };
-use crate::types::{Code, Error, Events, EventsBuilder, ProducerId, StreamName, SubscriptionName};
+use crate::types::{Error, Events, EventsBuilder, ProducerId, StreamName, SubscriptionName};
 use crate::wire::convert;
 use crate::wire::frame::{About, ClientFrame, FrameError};
 

@@ -182,10 +182,13 @@ fn bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
 /// Puts `path` in the place of `own` in the message and the field of an error.
 fn relocate(mut error: Error, own: &str, path: &str) -> Error {
     error.message = error.message.replacen(own, path, 1);
-    match error.details.get("field").and_then(|f| f.as_str()).map(|f| f.replacen(own, path, 1)) {
-        Some(field) => error.detail("field", field),
-        None => error,
-    }
+    let field = match error.details.get("field").and_then(|f| f.as_str()) {
+        // About all of them: one too many.
+        Some("events") => path[..path.rfind('[').unwrap_or(path.len())].to_owned(),
+        Some(field) => field.replacen(own, path, 1),
+        None => return error,
+    };
+    error.detail("field", field)
 }
 
 type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
