@@ -11,3 +11,15 @@ pub mod log;
 
 #[cfg(feature = "server")]
 pub mod broker;
+
+#[cfg(feature = "server")]
+pub mod edge;
+
+#[cfg(feature = "server")]
+pub mod server;
+
+#[cfg(feature = "client")]
+pub mod client;
+
+#[cfg(feature = "client")]
+pub mod cli;

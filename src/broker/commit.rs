@@ -325,7 +325,7 @@ impl Driver {
     }
 
     fn settle(&mut self, sealed: Sealed) {
-        let Sealed { set, grown, effects, answers, events } = sealed;
+        let Sealed { set, news, effects, answers, events } = sealed;
         if !set.is_empty() {
             let bytes: usize = set.appends.iter().map(|b| b.value().len()).sum();
             match self.commit(set) {
@@ -346,14 +346,11 @@ impl Driver {
                 }
             }
         }
-        for (stream, bounds, batches) in grown {
-            self.registry.publish(stream, bounds, &batches);
-        }
+        self.registry.publish(&news);
         for effect in effects {
             match effect {
                 Effect::End(mark, why) => mark.end(why),
                 Effect::Acked(mark, next) => mark.acked_to(next),
-                Effect::Publish(stream, bounds) => self.registry.publish(stream, bounds, &[]),
                 Effect::Operations => self.operations.notify_waiters(),
                 Effect::Audit(line) => info!(target: "audit", "{line}"),
             }

@@ -41,6 +41,24 @@ struct Inner {
     tail: VecDeque<Arc<Batch>>,
 }
 
+impl Inner {
+    fn merge(&mut self, new: Bounds) {
+        let now = &mut self.bounds;
+        if new.next_offset >= now.next_offset {
+            (now.next_offset, now.bytes_end, now.last_time) = (new.next_offset, new.bytes_end, new.last_time.max(now.last_time));
+        }
+        if new.first_offset >= now.first_offset {
+            (now.first_offset, now.first_base, now.bytes_before_first) = (new.first_offset, new.first_base.max(now.first_base), new.bytes_before_first);
+        }
+        now.closed |= new.closed;
+        now.gone |= new.gone;
+        self.known = true;
+    }
+}
+
+/// What a commit changed about one stream: its bounds now, and the batches it got.
+pub type News = (StreamId, Bounds, Vec<Arc<Batch>>);
+
 /// One stream, as its readers share it.
 pub struct StreamShared {
     /// Which.
@@ -58,18 +76,7 @@ impl StreamShared {
 
     /// Takes bounds from whoever knows some; what is newer wins, field by field, so that the order of calls does not matter.
     pub fn merge(&self, new: Bounds) {
-        let mut inner = self.inner.lock();
-        let now = &mut inner.bounds;
-        if new.next_offset >= now.next_offset {
-            (now.next_offset, now.bytes_end, now.last_time) = (new.next_offset, new.bytes_end, new.last_time.max(now.last_time));
-        }
-        if new.first_offset >= now.first_offset {
-            (now.first_offset, now.first_base, now.bytes_before_first) = (new.first_offset, new.first_base.max(now.first_base), new.bytes_before_first);
-        }
-        now.closed |= new.closed;
-        now.gone |= new.gone;
-        inner.known = true;
-        drop(inner);
+        self.inner.lock().merge(new);
         self.bell.notify_waiters();
     }
 
@@ -165,12 +172,20 @@ impl Registry {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The commit loop's news of one stream: durable bounds, and the batches that led to them.
-    pub fn publish(&self, id: StreamId, bounds: Bounds, batches: &[Arc<Batch>]) {
-        let Some(shared) = self.find(id) else { return };
-        {
-            let mut inner = shared.inner.lock();
-            let mut order = self.order.lock();
+    /// The commit loop's news: durable bounds per stream (each stream once), and the batches that led to them.
+    ///
+    /// All streams change before any of them can be seen (T-3): whoever sees an effect of a commit in one stream finds
+    /// its others at the next look.
+    pub fn publish(&self, news: &[News]) {
+        let mut watched: Vec<_> = news.iter().filter_map(|news| Some((self.find(news.0)?, news))).collect();
+        if watched.is_empty() {
+            return;
+        }
+        // In one order everywhere, and each stream once: nobody can wait in a circle.
+        watched.sort_by_key(|(shared, _)| shared.id);
+        let mut order = self.order.lock();
+        let mut locked: Vec<_> = watched.iter().map(|(shared, news)| (shared.inner.lock(), shared, news)).collect();
+        for (inner, shared, (_, bounds, batches)) in &mut locked {
             for batch in batches {
                 // A tail never has a hole: after one, it begins anew.
                 if inner.tail.back().is_some_and(|last| last.head.end() != batch.head.base_offset) {
@@ -178,11 +193,14 @@ impl Registry {
                 }
                 let bytes = batch.memory();
                 inner.tail.push_back(batch.clone());
-                order.push_back((Arc::downgrade(&shared), batch.head.end(), bytes));
+                order.push_back((Arc::downgrade(shared), batch.head.end(), bytes));
                 self.bytes.fetch_add(bytes, Ordering::Relaxed);
             }
+            inner.merge(*bounds);
         }
-        shared.merge(bounds);
+        drop(locked);
+        drop(order);
+        watched.iter().for_each(|(shared, _)| shared.bell.notify_waiters());
         self.shrink();
     }
 
@@ -219,7 +237,7 @@ mod tests {
     fn the_tail_answers_only_when_it_reaches_back_far_enough() {
         let registry = Registry::new(1 << 20);
         let shared = registry.open(StreamId(1));
-        registry.publish(StreamId(1), Bounds { next_offset: 8, ..Default::default() }, &[batch(3, 2), batch(5, 3)]);
+        registry.publish(&[(StreamId(1), Bounds { next_offset: 8, ..Default::default() }, vec![batch(3, 2), batch(5, 3)])]);
         let bases = |from| shared.tail_from(from, 1 << 20).iter().map(|b| b.head.base_offset).collect::<Vec<_>>();
         assert_eq!(bases(2), [] as [u64; 0]);
         assert_eq!(bases(4), [3, 5]);
@@ -233,7 +251,7 @@ mod tests {
         let registry = Registry::new(3 * one);
         let shared = registry.open(StreamId(1));
         for base in 0..10 {
-            registry.publish(StreamId(1), Bounds { next_offset: base + 1, ..Default::default() }, &[batch(base, 1)]);
+            registry.publish(&[(StreamId(1), Bounds { next_offset: base + 1, ..Default::default() }, vec![batch(base, 1)])]);
         }
         assert!(registry.tail_bytes() <= 3 * one);
         assert!(shared.tail_from(6, 1 << 20).is_empty());
@@ -244,7 +262,7 @@ mod tests {
     fn bounds_from_a_late_reader_never_step_back() {
         let registry = Registry::new(0);
         let shared = registry.open(StreamId(1));
-        registry.publish(StreamId(1), Bounds { next_offset: 9, first_offset: 4, ..Default::default() }, &[]);
+        registry.publish(&[(StreamId(1), Bounds { next_offset: 9, first_offset: 4, ..Default::default() }, Vec::new())]);
         shared.merge(Bounds { next_offset: 5, ..Default::default() });
         assert_eq!(shared.bounds().map(|b| (b.first_offset, b.next_offset)), Some((4, 9)));
     }

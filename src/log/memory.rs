@@ -292,3 +292,62 @@ impl Engine for Memory {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::conformance::{ALL, batch, spans};
+
+    const S: StreamId = StreamId(1);
+
+    fn one() -> WriteSet {
+        WriteSet { appends: vec![batch(S, 0, 1, 10)], ..WriteSet::default() }
+    }
+
+    #[tokio::test]
+    async fn a_held_commit_is_not_visible_until_it_is_released() {
+        let memory = Arc::new(Memory::new());
+        let engine: Arc<dyn Engine> = memory.clone();
+        let hold = memory.hold_commits();
+        let commit = tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.commit(Lane(0), 0, one()).await }
+        });
+        hold.arrived().await;
+        assert_eq!(spans(&engine, S, 0, ALL).await, []);
+        assert_eq!(engine.position(Lane(0)).await, Ok(0));
+        drop(hold);
+        assert_eq!(commit.await.unwrap(), Ok(1));
+        assert_eq!(spans(&engine, S, 0, ALL).await, [(0, 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_commit_finishes_the_engine() {
+        let memory = Arc::new(Memory::new());
+        let hold = memory.hold_commits();
+        tokio::select! {
+            biased;
+            _ = memory.commit(Lane(0), 0, one()) => panic!("it was held"),
+            () = hold.arrived() => {}
+        }
+        drop(hold);
+        assert!(matches!(memory.commit(Lane(0), 0, one()).await, Err(EngineError::Failed(_))));
+    }
+
+    #[tokio::test]
+    async fn a_refused_commit_may_be_tried_again() {
+        let memory = Memory::new();
+        memory.fail_commits(Fault::Refuse);
+        assert!(matches!(memory.commit(Lane(0), 0, one()).await, Err(EngineError::Refused(_))));
+        assert_eq!(memory.commit(Lane(0), 0, one()).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn damage_is_named() {
+        let memory = Memory::new();
+        memory.commit(Lane(0), 0, one()).await.unwrap();
+        memory.damage(S, 0);
+        assert!(matches!(memory.read(S, 0, ALL).await, Err(EngineError::Corrupt { from: 0, to: 0, .. })));
+        assert!(matches!(memory.last(S, 0).await, Err(EngineError::Corrupt { from: 0, to: 0, .. })));
+    }
+}

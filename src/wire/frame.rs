@@ -4,7 +4,7 @@
 
 use crate::types::reply::{Acked, Appended, Committed, GapReason, Lag, ProducerOpened, Subscribed};
 use crate::types::request::{AckLevel, AppendRequest, CommitRequest, Credit, OpenProducerRequest, ResumeRequest, SubscribeRequest};
-use crate::types::{Error, Slice, StreamName};
+use crate::types::{Error, ProducerId, Slice, StreamName};
 
 /// A frame of the client.
 #[derive(Clone, Debug)]
@@ -196,3 +196,35 @@ pub enum ServerFrame {
         request_id: String,
     },
 }
+
+/// Bytes that are no frame, and what they were probably about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrameError {
+    /// What was wrong, naming the field.
+    pub error: Error,
+    /// `req` or `sub` of the frame, where readable.
+    pub about: About,
+    /// The frame was, or may have been, an append: this append session has a hole now and must be poisoned (P-12). Both parts
+    /// `None`: stream or producer were not readable, so every append session of the connection must be.
+    pub append: Option<(Option<StreamName>, Option<ProducerId>)>,
+}
+
+impl FrameError {
+    /// A frame that can have been anything: it poisons every append session.
+    pub fn of_anything(error: Error) -> Self {
+        Self { error, about: About::Connection, append: Some((None, None)) }
+    }
+
+    /// A frame that was surely no append.
+    pub fn of_other(error: Error, about: About) -> Self {
+        Self { error, about, append: None }
+    }
+}
+
+impl std::fmt::Display for FrameError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for FrameError {}

@@ -149,10 +149,7 @@ impl State {
         let batch = events.stamp(stream, stamp);
         assert_eq!(batch.head.end(), self.stream(stream).bounds.next_offset, "an append must end where the log ends");
         self.group.appends.push(Arc::new(batch));
-        if !self.group.grown_set.insert(stream) {
-            return stamp.base_offset;
-        }
-        self.group.grown.push(stream);
+        self.group.touched.insert(stream);
         stamp.base_offset
     }
 

@@ -20,7 +20,7 @@ use super::cursor::{Cursor, Mark};
 use super::generations::{Evictable, Generations};
 use super::intent::{Answer, Intent};
 use super::producer::Producer;
-use super::shared::{Bounds, Registry};
+use super::shared::{Bounds, News, Registry};
 use crate::log::rows::{self, value};
 use crate::log::{DeleteRange, Key, ProducerKey, RowKey, WriteSet};
 use crate::types::limits;
@@ -118,8 +118,6 @@ pub enum Effect {
     End(Arc<Mark>, Error),
     /// Tell a session how far its cursor is.
     Acked(Arc<Mark>, u64),
-    /// Tell a stream's readers its bounds.
-    Publish(StreamId, Bounds),
     /// Some operation changed.
     Operations,
     /// A line for the audit log.
@@ -132,9 +130,8 @@ struct Group {
     appends: Vec<Arc<Batch>>,
     rows: HashMap<RowKey, Option<Vec<u8>>>,
     ranges: Vec<DeleteRange>,
-    /// Streams that got batches, in order of first touch.
-    grown: Vec<StreamId>,
-    grown_set: HashSet<StreamId>,
+    /// Streams whose readers have to hear of something.
+    touched: HashSet<StreamId>,
     bounds: HashSet<StreamId>,
     producers: HashSet<ProducerKey>,
     cursors: HashSet<(StreamId, SubscriptionId)>,
@@ -148,8 +145,8 @@ struct Group {
 pub struct Sealed {
     /// What to write. May be empty: then nothing has to be waited for.
     pub set: WriteSet,
-    /// News for readers, per stream: bounds and new batches.
-    pub grown: Vec<(StreamId, Bounds, Vec<Arc<Batch>>)>,
+    /// For readers.
+    pub news: Vec<News>,
     /// To do.
     pub effects: Vec<Effect>,
     /// To say.
@@ -250,6 +247,7 @@ impl State {
         match intent {
             Intent::CreateStream { new, .. } => drop(self.lacks_stream(&new.name, &mut needs)),
             Intent::DeleteStream { stream, .. } | Intent::Trim { stream, .. } | Intent::CloseStream { stream, .. } => drop(self.lacks_stream(stream, &mut needs)),
+            Intent::ForgetOperations { .. } => {}
             Intent::FinishDelete { stream, .. } => {
                 if self.streams.get(stream).is_none() {
                     needs.push(Need::Stream(*stream));
@@ -337,6 +335,10 @@ impl State {
             Intent::FinishDelete { stream, operation, reply } => {
                 let result = self.finish_delete(stream, *operation);
                 self.answer(Answer::Done(reply, result));
+            }
+            Intent::ForgetOperations { operations, reply } => {
+                operations.into_iter().for_each(|id| self.delete(Key::Operation(id)));
+                self.answer(Answer::Done(reply, Ok(())));
             }
             Intent::Trim { stream, before, base, bytes_before, reply } => {
                 let result = self.trim_stream(&stream, before, base, bytes_before);
@@ -458,22 +460,21 @@ impl State {
                 group.rows.insert(Key::Counters.encode(), Some(rows::encode(&self.counters)));
             }
         }
-        let mut grown: Vec<_> =
-            group.grown.iter().filter_map(|id| self.streams.peek(id)?.as_ref().map(|s| (*id, s.bounds, Vec::new()))).collect();
-        if grown.len() == 1 {
-            grown[0].2 = group.appends.clone();
+        let mut news: Vec<News> = group.touched.iter().filter_map(|id| self.streams.peek(id)?.as_ref().map(|s| (*id, s.bounds, Vec::new()))).collect();
+        if let [only] = news.as_mut_slice() {
+            only.2 = group.appends.iter().filter(|batch| batch.stream == only.0).cloned().collect();
         } else {
-            let places: HashMap<StreamId, usize> = grown.iter().enumerate().map(|(i, (id, ..))| (*id, i)).collect();
+            let places: HashMap<StreamId, usize> = news.iter().enumerate().map(|(i, (id, ..))| (*id, i)).collect();
             for batch in &group.appends {
                 if let Some(&place) = places.get(&batch.stream) {
-                    grown[place].2.push(batch.clone());
+                    news[place].2.push(batch.clone());
                 }
             }
         }
         self.unsettled = group.cursors.into_iter().collect();
         Sealed {
             set: WriteSet { appends: group.appends, rows: group.rows.into_iter().collect(), ranges: group.ranges },
-            grown,
+            news,
             effects: group.effects,
             answers: group.answers,
             events: group.events,

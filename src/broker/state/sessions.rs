@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Effect, State, Stream, subscription_not_found};
+use super::{Effect, State, subscription_not_found};
 use crate::broker::cursor::{self, Cursor, Mark, OpenAsk, StreamView};
 use crate::broker::intent::{DurableSession, Opened, SubscriptionFields};
 use crate::log::Key;
@@ -123,9 +123,9 @@ impl State {
                 (next, None)
             }
         };
-        let Stream { name, bounds, .. } = self.stream(id);
-        let (name, bounds) = (name.clone(), *bounds);
-        self.group.effects.push(Effect::Publish(id, bounds));
+        let name = self.stream(id).name.clone();
+        // The session's view of the stream begins with this group's news.
+        self.group.touched.insert(id);
         Ok(Opened {
             subscribed: Subscribed {
                 stream: name,

@@ -57,11 +57,11 @@ impl State {
         }
         stream.row.deleting = true;
         stream.bounds.gone = true;
-        let (row, bounds, name) = (stream.row.clone(), stream.bounds, stream.name.clone());
+        let (row, name) = (stream.row.clone(), stream.name.clone());
         self.put(Key::Stream(id), &row);
         let info = operation::begin(operation, "Deleting stream", "stream.Delete", &name, user, now);
         self.put(Key::Operation(operation), &operation::to_row(&info, id));
-        self.group.effects.push(Effect::Publish(id, bounds));
+        self.group.touched.insert(id);
         self.group.effects.push(Effect::Operations);
         self.group.effects.push(Effect::Audit(format!("stream {name} (id {id}) is deleted by user {user}, operation {operation}")));
         self.end_sessions(id, &name);
@@ -123,7 +123,7 @@ impl State {
             self.group.ranges.push(DeleteRange::Batches { stream: id, from: old_base, to: Some(bounds.first_base) });
         }
         self.group.bounds.insert(id);
-        self.group.effects.push(Effect::Publish(id, bounds));
+        self.group.touched.insert(id);
         self.group.effects.push(Effect::Audit(format!("stream {name} (id {id}) is trimmed before offset {before}")));
         Ok((id, bounds.first_base))
     }
@@ -133,9 +133,8 @@ impl State {
         let stream = self.stream(id);
         if !stream.bounds.closed {
             stream.bounds.closed = true;
-            let bounds = stream.bounds;
             self.group.bounds.insert(id);
-            self.group.effects.push(Effect::Publish(id, bounds));
+            self.group.touched.insert(id);
             self.group.effects.push(Effect::Audit(format!("stream {name} (id {id}) is closed")));
         }
         Ok(())

@@ -81,8 +81,7 @@ struct Shared {
 impl Keeper {
     /// `sequence` is what recovery found.
     pub(super) fn start(dir: &Path, sequence: u64) -> std::io::Result<Self> {
-        let shared =
-            Arc::new(Shared { dir: dir.to_owned(), sequence: AtomicU64::new(sequence), asleep: AtomicBool::new(false), stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { dir: dir.to_owned(), sequence: AtomicU64::new(sequence), asleep: AtomicBool::new(false), stop: AtomicBool::new(false) });
         let thread = std::thread::Builder::new().name("tidelog-durable".into()).spawn({
             let shared = shared.clone();
             move || shared.run()

@@ -51,9 +51,9 @@ mod tests {
         #[test]
         fn the_end_of_a_stream_lies_between_it_and_the_next(stream: u64, base: u64) {
             let end = end_of_stream(StreamId(stream));
-            prop_assert!(&log_key(StreamId(stream), base)[..] < &end[..]);
+            prop_assert!(log_key(StreamId(stream), base)[..] < end[..]);
             if let Some(next) = stream.checked_add(1) {
-                prop_assert!(&log_key(StreamId(next), base)[..] >= &end[..]);
+                prop_assert!(log_key(StreamId(next), base)[..] >= end[..]);
             }
         }
     }

@@ -12,8 +12,8 @@ use rocksdb::{DB, DBRecoveryMode, ErrorKind, Options};
 use super::options::{self, RocksOptions, Shared, family};
 use super::recovery::{self, Verdict};
 use super::{durable, space};
-use crate::log::rows::{self, FORMAT_VERSION, Key, value};
 use crate::log::OpenError;
+use crate::log::rows::{self, FORMAT_VERSION, Key, value};
 use crate::types::TimeUs;
 
 /// Our own lock, held before anything of the directory is looked at.
@@ -114,10 +114,26 @@ enum Loss {
     Acknowledged,
 }
 
-/// Opens strictly. If a log is corrupt, our own reader decides whether that can only be the last, unacknowledged group (`storage.md` section 3).
+/// Opens strictly. Our own reader judges the logs first; when the engine then calls them corrupt, a torn last group is the one thing that may be
+/// dropped, because nobody was told it is stored (`storage.md` section 3).
 fn recover(options: &RocksOptions, shared: &Shared) -> Result<(DB, Loss), OpenError> {
+    let db_dir = options.db_dir();
+    let verdict = recovery::examine(&db_dir).map_err(|e| OpenError::Failed(format!("The logs in {} cannot be read: {e}.", db_dir.display())))?;
+    if let Verdict::Damaged { file, offset } = &verdict {
+        let what = format!("{} is damaged at byte {offset}, and acknowledged data follows", file.display());
+        if !options.accept_loss {
+            return Err(OpenError::Refused(advise(&options.dir, &what)));
+        }
+        tracing::error!("ACKNOWLEDGED EVENTS ARE LOST by the operator's word: {what}; everything from there on is dropped");
+        return give_up_tail(options, shared, &what).map(|db| (db, Loss::Acknowledged));
+    }
     let error = match open_db(options, shared, DBRecoveryMode::TolerateCorruptedTailRecords) {
-        Ok(db) => return Ok((db, Loss::None)),
+        Ok(db) => {
+            if let Verdict::TornTail { file, offset } = &verdict {
+                tracing::warn!(file = %file.display(), offset, "the log ended in the middle of a record: that group was never acknowledged, and is dropped");
+            }
+            return Ok((db, Loss::None));
+        }
         Err(error) => error,
     };
     let text = error.as_ref();
@@ -125,37 +141,33 @@ fn recover(options: &RocksOptions, shared: &Shared) -> Result<(DB, Loss), OpenEr
         return Err(locked(&options.dir, ""));
     }
     if error.kind() != ErrorKind::Corruption {
-        return Err(OpenError::Failed(format!("The storage engine cannot open {}: {text}.", options.db_dir().display())));
+        return Err(OpenError::Failed(format!("The storage engine cannot open {}: {text}.", db_dir.display())));
     }
-    let verdict = recovery::examine(&options.db_dir())
-        .map_err(|io| OpenError::Failed(format!("The logs in {} cannot be read: {io}. The engine says: {text}.", options.db_dir().display())))?;
-    let loss = match verdict {
+    match verdict {
         Verdict::TornTail { file, offset } => {
             tracing::error!(
                 file = %file.display(), offset, error = text,
-                "the log ends in a torn write: the last group, which nobody was told is stored, is dropped; all acknowledged data is kept"
+                "the log ends in a torn write: the last group, which nobody was told is stored, is dropped; all acknowledged events are kept"
             );
-            Loss::None
+            give_up_tail(options, shared, text).map(|db| (db, Loss::None))
         }
-        Verdict::Damaged { file, offset } if options.accept_loss => {
+        Verdict::TornEarlier { file, offset } if options.accept_loss => {
             tracing::error!(
                 file = %file.display(), offset, error = text,
-                "ACKNOWLEDGED DATA IS LOST by the operator's word: everything in the log from the damaged spot on is dropped"
+                "ACKNOWLEDGED EVENTS ARE LOST by the operator's word: everything in the logs from the damaged spot on is dropped"
             );
-            Loss::Acknowledged
+            give_up_tail(options, shared, text).map(|db| (db, Loss::Acknowledged))
         }
-        Verdict::Damaged { file, offset } => {
-            let what = format!("{} is damaged at byte {offset}, and acknowledged data follows: {text}", file.display());
-            return Err(OpenError::Refused(advise(&options.dir, &what)));
+        Verdict::TornEarlier { .. } | Verdict::Damaged { .. } | Verdict::Sound => {
+            Err(OpenError::Refused(advise(&options.dir, &format!("stored bytes are damaged: {text}"))))
         }
-        Verdict::Sound => {
-            let what = format!("stored bytes are damaged: {text}");
-            return Err(OpenError::Refused(advise(&options.dir, &what)));
-        }
-    };
-    let db = open_db(options, shared, DBRecoveryMode::PointInTime)
-        .map_err(|again| OpenError::Refused(advise(&options.dir, &format!("stored bytes are damaged: {text}; then: {again}"))))?;
-    Ok((db, loss))
+    }
+}
+
+/// Opens up to the damaged spot of the log and forgets the rest.
+fn give_up_tail(options: &RocksOptions, shared: &Shared, why: &str) -> Result<DB, OpenError> {
+    open_db(options, shared, DBRecoveryMode::PointInTime)
+        .map_err(|error| OpenError::Refused(advise(&options.dir, &format!("stored bytes are damaged: {why}; then: {error}"))))
 }
 
 fn open_db(options: &RocksOptions, shared: &Shared, recovery: DBRecoveryMode) -> Result<DB, rocksdb::Error> {

@@ -5,6 +5,9 @@
 //!
 //! At most one group is unsynced at any time (S-4). So a bad spot with nothing begun after it, in the last log that holds anything, can only
 //! be that group. If a later record has begun, the group at the bad spot had been synced before, and answered.
+//!
+//! RocksDB alone is not enough: it takes a length that points beyond the end of the file for a truncated tail, so that one flipped bit in the
+//! last block would silently drop what follows. Hence the logs are read here before each open.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -21,6 +24,8 @@ pub(super) enum Verdict {
     Sound,
     /// Only the last, unacknowledged group is damaged.
     TornTail { file: PathBuf, offset: u64 },
+    /// The end of a log that is not the last is damaged: nothing, if the log is obsolete, else a loss. The engine knows which.
+    TornEarlier { file: PathBuf, offset: u64 },
     /// Acknowledged data is damaged.
     Damaged { file: PathBuf, offset: u64 },
 }
@@ -41,9 +46,12 @@ pub(super) fn examine(dir: &Path) -> std::io::Result<Verdict> {
     let last = logs.len().saturating_sub(1);
     for (index, (_, file)) in logs.into_iter().enumerate() {
         let Some(spot) = scan(File::open(&file)?)? else { continue };
-        let torn = index == last && !spot.followed;
         let offset = spot.offset;
-        return Ok(if torn { Verdict::TornTail { file, offset } } else { Verdict::Damaged { file, offset } });
+        return Ok(match (spot.followed, index == last) {
+            (true, _) => Verdict::Damaged { file, offset },
+            (false, true) => Verdict::TornTail { file, offset },
+            (false, false) => Verdict::TornEarlier { file, offset },
+        });
     }
     Ok(Verdict::Sound)
 }
@@ -279,13 +287,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_spot_in_a_log_that_is_not_the_last_is_damage() {
+    fn the_last_log_is_the_last_one_that_is_not_empty() {
         let dir = tempfile::tempdir().unwrap();
         let (mut log, begins) = log_of(&[100, 100]);
         std::fs::write(dir.path().join("000009.log"), log_of(&[50]).0).unwrap();
         log[begins[1] + 20] ^= 1;
         std::fs::write(dir.path().join("000004.log"), &log).unwrap();
-        assert_eq!(examine(dir.path()).unwrap(), Verdict::Damaged { file: dir.path().join("000004.log"), offset: begins[1] as u64 });
+        assert_eq!(examine(dir.path()).unwrap(), Verdict::TornEarlier { file: dir.path().join("000004.log"), offset: begins[1] as u64 });
         std::fs::write(dir.path().join("000009.log"), b"").unwrap();
         assert_eq!(examine(dir.path()).unwrap(), Verdict::TornTail { file: dir.path().join("000004.log"), offset: begins[1] as u64 });
     }

@@ -34,6 +34,8 @@ pub(super) fn room(dir: &Path) -> std::io::Result<Room> {
     Ok(Room { free: stat.f_bavail.saturating_mul(stat.f_frsize), total: stat.f_blocks.saturating_mul(stat.f_frsize) })
 }
 
+type Ask = Box<dyn Fn(&Path) -> std::io::Result<Room> + Send + Sync>;
+
 /// The watermark of one data directory.
 pub(super) struct Space {
     dir: PathBuf,
@@ -46,17 +48,12 @@ pub(super) struct Space {
     next_poll: AtomicU64,
     full: AtomicBool,
     free: AtomicU64,
-    ask: Box<dyn Fn(&Path) -> std::io::Result<Room> + Send + Sync>,
+    ask: Ask,
 }
 
 impl Space {
     /// Looks at the disk once, and makes the ballast if there is room for it above the watermark.
-    pub(super) fn new(
-        dir: &Path,
-        free_min: Option<u64>,
-        ballast_bytes: u64,
-        ask: impl Fn(&Path) -> std::io::Result<Room> + Send + Sync + 'static,
-    ) -> Self {
+    pub(super) fn new(dir: &Path, free_min: Option<u64>, ballast_bytes: u64, ask: impl Fn(&Path) -> std::io::Result<Room> + Send + Sync + 'static) -> Self {
         let space = Self {
             dir: dir.to_owned(),
             free_min,

@@ -1,0 +1,70 @@
+# Tidelog: everything a person or a machine runs. `make` alone lists it.
+#
+# One Cargo profile (release) for every call: RocksDB is compiled once per profile, and that takes a quarter of an hour.
+# The script .ci/setup installs what a build needs; .ci/part runs one part of `make test` and notes its seconds.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Rust from rustup may not be on the path of a fresh shell.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+# On a build machine the target folder outlives the checkout, so that a fresh clone finds RocksDB compiled.
+ON_CI := $(filter-out false 0,$(CI))
+ifneq ($(ON_CI),)
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/tidelog/target
+LOCKED := --locked
+else
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+endif
+export CARGO_TERM_COLOR ?= auto
+export CARGO_NET_RETRY ?= 5
+
+CARGO_FLAGS := --release $(LOCKED)
+BIN := $(CARGO_TARGET_DIR)/release/tidelog
+PART := .ci/part
+# Every test binary: tests/NAME/main.rs and tests/NAME.rs. Few, since most of them link RocksDB.
+# `faults` is apart: it needs the binary with fault points (feature `faults`), which is built after all others.
+TESTS := $(filter-out faults,$(sort $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)) $(patsubst tests/%.rs,%,$(wildcard tests/*.rs))))
+BENCHES := $(sort $(patsubst benches/%.rs,%,$(wildcard benches/*.rs)))
+
+.PHONY: help run test demo bench fmt build setup
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: setup ## build, start a broker on 127.0.0.1:4080 with ./data, and say what to type next (ARGS="…" adds flags)
+	@cargo build $(CARGO_FLAGS) --bin tidelog
+	@exec "$(BIN)" dev --data ./data $(ARGS)
+
+test: ## formatting, clippy, documentation, all tests
+	@.ci/setup rustfmt clippy
+	@$(PART) begin
+	@$(PART) format cargo fmt --check
+	@$(PART) clippy cargo clippy $(CARGO_FLAGS) --all-targets --all-features -- -D warnings
+	@$(PART) client-only cargo check $(CARGO_FLAGS) --no-default-features --features client
+	@RUSTDOCFLAGS="-D warnings" $(PART) documentation cargo doc $(CARGO_FLAGS) --no-deps
+	@$(PART) build cargo test $(CARGO_FLAGS) --no-run
+	@$(PART) unit cargo test $(CARGO_FLAGS) --lib --bins
+	@set -e; for name in $(TESTS); do $(PART) $$name cargo test $(CARGO_FLAGS) --test $$name; done
+	@$(PART) faults cargo test $(CARGO_FLAGS) --features faults --test faults
+	@$(PART) doc-tests cargo test $(CARGO_FLAGS) --doc
+	@$(PART) end
+
+demo: setup ## push a real event history, kill everything twenty times, compare table and log byte by byte
+	@cargo build $(CARGO_FLAGS) --bin tidelog
+	@cargo run $(CARGO_FLAGS) --quiet --example demo -- $(ARGS)
+
+bench: setup ## the benches of the parts (ARGS="stamp" picks by name; benches/README.md has results)
+	@cargo bench --profile release $(LOCKED) $(BENCHES:%=--bench %) -- $(ARGS)
+
+fmt: ## format the sources
+	@.ci/setup rustfmt
+	@cargo fmt
+
+build: setup ## build the broker and its command line
+	@cargo build $(CARGO_FLAGS) --bin tidelog
+	@echo "$(BIN)"
+
+setup: ## install what a build needs, if it is missing
+	@.ci/setup

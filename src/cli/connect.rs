@@ -1,0 +1,122 @@
+//! Which broker the command speaks to (`decisions.md` section 5): `--socket`, `--url`, the environment, the socket of the
+//! default data directory, the socket of `tidelog dev`, then 127.0.0.1:4080.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use super::failure::{Failure, Outcome};
+use crate::client::{Client, DEFAULT_PORT, Endpoint, Protocol};
+
+/// Options of every command that speaks to a broker.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Connect {
+    /// Unix socket of the broker [env: TIDELOG_SOCKET]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Address of the broker, such as http://127.0.0.1:4080 [env: TIDELOG_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<String>,
+    /// File that holds the key [env: TIDELOG_KEY holds the key itself]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Print NDJSON on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How frames travel
+    #[arg(long, global = true, value_enum, default_value_t, hide = true)]
+    pub wire: WireArg,
+    /// Say more on stderr (twice: everything)
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// [`Protocol`] as a word.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum WireArg {
+    /// Protobuf.
+    #[default]
+    Binary,
+    /// JSON text.
+    Json,
+}
+
+impl Connect {
+    /// A client for the broker that was meant.
+    pub fn client(&self) -> Outcome<Client> {
+        let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let root = rustix::process::geteuid().is_root();
+        let live = |path: &Path| std::os::unix::net::UnixStream::connect(path).is_ok();
+        let endpoint = self.discover(env, root, live)?;
+        tracing::debug!("speaking to {endpoint}");
+        let key = match &self.key_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|e| Failure::Usage(format!("The key file {} cannot be read: {e}.", path.display())))?;
+                Some(text.trim().to_owned())
+            }
+            None => env("TIDELOG_KEY"),
+        };
+        let protocol = match self.wire {
+            WireArg::Binary => Protocol::Binary,
+            WireArg::Json => Protocol::Json,
+        };
+        Ok(Client::new(endpoint, protocol, key.as_deref())?)
+    }
+
+    fn discover(&self, env: impl Fn(&str) -> Option<String>, root: bool, live: impl Fn(&Path) -> bool) -> Outcome<Endpoint> {
+        if let Some(path) = &self.socket {
+            return Ok(Endpoint::Unix(path.clone()));
+        }
+        if let Some(url) = &self.url {
+            return Ok(Endpoint::parse(url)?);
+        }
+        if let Some(path) = env("TIDELOG_SOCKET") {
+            return Ok(Endpoint::Unix(path.into()));
+        }
+        if let Some(url) = env("TIDELOG_URL") {
+            return Ok(Endpoint::parse(&url)?);
+        }
+        let state = || env("XDG_STATE_HOME").map(PathBuf::from).or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".local/state")));
+        let data = if root { Some(PathBuf::from("/var/lib/tidelog")) } else { state().map(|dir| dir.join("tidelog")) };
+        let dev = env("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from).join("tidelog-dev.sock");
+        let sockets = data.map(|dir| dir.join("tidelog.sock")).into_iter().chain([dev]);
+        // A socket file that nobody listens at is what a killed broker leaves behind.
+        let found = sockets.into_iter().find(|path| live(path));
+        Ok(found.map_or_else(|| Endpoint::Http(format!("127.0.0.1:{DEFAULT_PORT}")), Endpoint::Unix))
+    }
+
+    /// Sends what the client says about its connections to stderr.
+    pub fn log(&self) {
+        let filter = match self.verbose {
+            0 => "warn,tidelog::client=info",
+            1 => "info,tidelog=debug",
+            _ => "debug",
+        };
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(connect: Connect, env: &[(&str, &str)], root: bool, live: &[&str]) -> String {
+        let env = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+        connect.discover(env, root, |path| live.iter().any(|l| Path::new(l) == path)).unwrap().to_string()
+    }
+
+    #[test]
+    fn the_broker_is_looked_for_in_the_documented_order() {
+        let flags = |socket: Option<&str>, url: Option<&str>| Connect { socket: socket.map(Into::into), url: url.map(Into::into), ..Connect::default() };
+        let env = [("TIDELOG_SOCKET", "/e.sock"), ("TIDELOG_URL", "http://e:1"), ("XDG_STATE_HOME", "/state"), ("XDG_RUNTIME_DIR", "/run/user/1")];
+        let all = ["/state/tidelog/tidelog.sock", "/run/user/1/tidelog-dev.sock", "/var/lib/tidelog/tidelog.sock"];
+        assert_eq!(found(flags(Some("/f.sock"), Some("http://f:1")), &env, false, &all), "unix:/f.sock");
+        assert_eq!(found(flags(None, Some("http://f:1")), &env, false, &all), "http://f:1");
+        assert_eq!(found(flags(None, None), &env, false, &all), "unix:/e.sock");
+        assert_eq!(found(flags(None, None), &env[1..], false, &all), "http://e:1");
+        assert_eq!(found(flags(None, None), &env[2..], false, &all), "unix:/state/tidelog/tidelog.sock");
+        assert_eq!(found(flags(None, None), &env[2..], true, &all), "unix:/var/lib/tidelog/tidelog.sock");
+        assert_eq!(found(flags(None, None), &env[2..], false, &all[1..2]), "unix:/run/user/1/tidelog-dev.sock");
+        assert_eq!(found(flags(None, None), &env[2..], false, &[]), "http://127.0.0.1:4080");
+    }
+}

@@ -1,0 +1,213 @@
+//! The binary's commands. Contract: `design.md` section 7; reference: `docs/cli.md`.
+//!
+//! Data goes to stdout, everything said about it to stderr. Each command is a file; this one parses, runs and turns the
+//! outcome into an exit code.
+
+mod admin;
+mod bench;
+mod connect;
+mod explain;
+mod failure;
+mod input;
+mod output;
+mod progress;
+mod publish;
+mod query;
+#[cfg(feature = "server")]
+mod serve;
+mod subscribe;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use connect::Connect;
+use failure::{Failure, Outcome};
+
+/// A realtime push event-stream broker, and its client.
+#[derive(Debug, Parser)]
+#[command(name = "tidelog", version, about, max_term_width = 120, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 denied, 5 conflict, 6 unreachable, 7 timeout, 130 Ctrl-C.")]
+struct Cli {
+    #[command(flatten)]
+    connect: Connect,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker.
+    #[cfg(feature = "server")]
+    Serve(serve::ServeArgs),
+    /// Run a broker for trying things out: loopback callers are the operator, streams are created on first use.
+    #[cfg(feature = "server")]
+    Dev(serve::DevArgs),
+    /// Append events: one from the command line, or one per line of stdin.
+    Pub(publish::Pub),
+    /// Follow a stream; with --subscription, ack each event after printing it.
+    Sub(subscribe::Sub),
+    /// Print the last events of a stream.
+    Tail(subscribe::Tail),
+    /// Create, list, describe, trim, close and remove streams.
+    #[command(subcommand)]
+    Stream(admin::Stream),
+    /// Create, list, describe, move and remove subscriptions.
+    #[command(subcommand)]
+    Subscription(admin::Subscription),
+    /// Look at background work.
+    #[command(subcommand)]
+    Operation(admin::Operation),
+    /// Call any address of the API and print the answer.
+    Query(query::Query),
+    /// Measure a running broker, and check order, loss and duplication while measuring.
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Print what an error code means.
+    Explain(explain::Explain),
+    /// Print completions for a shell.
+    Completion {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; clap knows which stream and which code.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
+        }
+    };
+    let Cli { connect, command } = cli;
+    let outcome = match command {
+        // The broker has exit codes of its own.
+        #[cfg(feature = "server")]
+        Command::Serve(args) => return ExitCode::from(serve::run(args)),
+        #[cfg(feature = "server")]
+        Command::Dev(args) => return ExitCode::from(serve::run_dev(args)),
+        command => run(connect, command),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(connect: Connect, command: Command) -> Outcome {
+    match command {
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tidelog", &mut script);
+            output::Out::new().raw(&script)
+        }
+        Command::Explain(args) => args.run(),
+        client => {
+            let runtime = tokio::runtime::Runtime::new().map_err(|e| Failure::failed(format!("No runtime could be started: {e}.")))?;
+            let outcome = runtime.block_on(async {
+                tokio::select! {
+                    outcome = run_client(connect, client) => outcome,
+                    () = interrupted() => Err(Failure::Interrupted),
+                }
+            });
+            // A thread that still reads stdin must not hold the process.
+            runtime.shutdown_background();
+            outcome
+        }
+    }
+}
+
+async fn run_client(connect: Connect, command: Command) -> Outcome {
+    connect.log();
+    let client = connect.client()?;
+    match command {
+        Command::Pub(args) => args.run(&client, connect.json).await,
+        Command::Sub(args) => args.run(&client, connect.json).await,
+        Command::Tail(args) => args.run(&client, connect.json).await,
+        Command::Stream(command) => command.run(&client, connect.json).await,
+        Command::Subscription(command) => command.run(&client, connect.json).await,
+        Command::Operation(command) => command.run(&client, connect.json).await,
+        Command::Query(args) => args.run(&client).await,
+        Command::Bench(command) => command.run(&client, connect.json).await,
+        _ => Ok(()),
+    }
+}
+
+/// Ctrl-C. Dropping what runs detaches readers; their cursors stay.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_form_of_the_contract_parses() {
+        for line in [
+            "tidelog pub orders hello",
+            "tidelog pub orders - --producer p1",
+            "tidelog pub orders hello --type t --key k --header a=b --header c=d --json",
+            "tidelog pub orders - --format event",
+            "tidelog sub orders --subscription s --from earliest -n 10 --json",
+            "tidelog sub orders --from 17 --no-ack",
+            "tidelog sub orders --from 2026-01-26T10:00:00Z",
+            "tidelog tail orders -n 10 -f",
+            "tidelog stream create orders --description d",
+            "tidelog stream ls --json",
+            "tidelog stream show orders",
+            "tidelog stream rm orders --yes",
+            "tidelog stream trim orders --before 10",
+            "tidelog stream close orders",
+            "tidelog stream purge orders",
+            "tidelog stream set orders description=x",
+            "tidelog subscription create orders s --start latest",
+            "tidelog subscription ls orders",
+            "tidelog subscription show orders s",
+            "tidelog subscription seek orders s earliest",
+            "tidelog subscription rm orders s",
+            "tidelog operation show 0b4c",
+            "tidelog operation wait 0b4c --timeout 10",
+            "tidelog query -X POST -d {} /v1/streams",
+            "tidelog bench pub --msgs 1000 --size 100 --clients 16 --outstanding 1",
+            "tidelog bench sub --json",
+            "tidelog bench e2e --rate 1000 --duration 5",
+            "tidelog bench fan --subscribers 10 --rate 100 --no-progress",
+            "tidelog completion bash",
+            "tidelog explain session_fenced",
+            #[cfg(feature = "server")]
+            "tidelog serve --socket /run/t.sock --data d --listen 127.0.0.1:0",
+            #[cfg(feature = "server")]
+            "tidelog dev --listen 127.0.0.1:0 --data d",
+            "tidelog --url http://127.0.0.1:4080 stream ls",
+            "tidelog stream ls --url http://127.0.0.1:4080",
+            "tidelog stream ls --socket /run/t.sock --key-file k",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn other_forms_are_usage_errors() {
+        for line in ["tidelog pub", "tidelog sub orders --from yesterday", "tidelog pub orders x --header novalue", "tidelog nothing", "tidelog pub orders x --format yaml"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Appending and reading over REST.
+
+use std::time::Duration;
+
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+
+use super::body::{self, NoBody};
+use super::{Broker, Caller, Face, NoQuery, Path, Query, Reply, objects, refuse_conditions, reply, subscriptions};
+use crate::edge::auth;
+use crate::broker::{ReadFrom, ReadReply, ReadRequest, Which};
+use crate::types::name::quote;
+use crate::types::request::{AppendRequest, Start};
+use crate::types::{Code, Encoding, Error, EventRef, Events, EventsBuilder, Result, StreamName, limits};
+use crate::wire::json::{self, AppendBody, Lines};
+
+/// How the body of an append is to be read.
+enum Form {
+    /// The object of `surfaces.md` 5.5.
+    Json,
+    /// One event object per line, or its data alone.
+    Lines(Lines),
+    /// The body is the `data` of one event.
+    Raw {
+        encoding: Encoding,
+        kind: String,
+        key: String,
+    },
+}
+
+impl Form {
+    fn of(headers: &HeaderMap, query: &mut Query) -> Result<Self> {
+        let encoding = match body::media_type(headers)?.as_str() {
+            "application/json" => return Ok(Self::Json),
+            "application/x-ndjson" => {
+                return match query.take("lines").as_deref() {
+                    None | Some("events") => Ok(Self::Lines(Lines::Events)),
+                    Some("data") => Ok(Self::Lines(Lines::Data)),
+                    Some(other) => Err(Error::bad("lines", format!("Query parameter lines is {}; it may be events or data.", quote(other)))),
+                };
+            }
+            "application/octet-stream" => Encoding::Binary,
+            "text/plain" => Encoding::Utf8,
+            other => return Err(body::wrong_type(other, "application/json, application/x-ndjson, application/octet-stream or text/plain")),
+        };
+        Ok(Self::Raw { encoding, kind: query.take("type").unwrap_or_default(), key: query.take("key").unwrap_or_default() })
+    }
+
+    fn read(&self, stream: StreamName, body: &[u8]) -> Result<AppendRequest> {
+        let plain = |events: Events| AppendRequest { stream: stream.clone(), stream_id: None, events, producer: None, expected_next_offset: None };
+        match self {
+            Self::Json => {
+                let AppendBody { events, expected_next_offset, producer, stream_id } = json::parse_append_body(body)?;
+                Ok(AppendRequest { stream, stream_id, events, producer, expected_next_offset })
+            }
+            Self::Lines(lines) => json::parse_ndjson(body, *lines).map(plain),
+            Self::Raw { encoding, kind, key } => {
+                let mut events = EventsBuilder::with_capacity(body.len() + kind.len() + key.len() + 64);
+                events.push(&EventRef { data: body, encoding: *encoding, kind, key, ..EventRef::default() })?;
+                events.finish().map(plain)
+            }
+        }
+    }
+}
+
+/// What an append brings: its form and its body. Checked in the order of `surfaces.md` 5.6.
+pub struct Sent(Form, Bytes);
+
+impl FromRequest<Face> for Sent {
+    type Rejection = NoBody;
+
+    async fn from_request(request: Request, face: &Face) -> Result<Self, NoBody> {
+        let (parts, body) = request.into_parts();
+        let mut query = Query::parse(parts.uri.query())?;
+        let form = Form::of(&parts.headers, &mut query)?;
+        if !matches!(form, Form::Raw { .. }) {
+            auth::check_no_key_in(parts.uri.query())?; // `key` is the event's key on raw bodies only
+        }
+        query.finish()?;
+        refuse_conditions(&parts.headers)?;
+        Ok(Self(form, body::read(body, &parts.headers, face.settings().message_max_bytes).await?))
+    }
+}
+
+/// `POST …/events`
+pub async fn append(State(face): Broker, Caller(who): Caller, path: Path, Sent(form, body): Sent) -> Result<Response, super::Failure> {
+    let stream = path.stream()?;
+    let appended = face.broker().append(&who, form.read(stream.clone(), &body)?).await?;
+    let metadata = reply::text(&objects::appended(&appended))?;
+    let at = appended.first_offset.map(|offset| format!("{}/events/{offset}", objects::stream_url(&stream)));
+    Ok(match (appended.duplicate, at) {
+        (false, Some(location)) => Reply::Created { metadata, location, id: None }.into_response(),
+        _ => Reply::Sync { metadata, next: None }.into_response(),
+    })
+}
+
+/// `GET …/events`
+pub async fn read(State(face): Broker, Caller(who): Caller, path: Path, mut query: Query, headers: HeaderMap) -> reply::Result {
+    if headers.get(header::ACCEPT).is_some_and(|v| v.as_bytes() == b"text/event-stream") {
+        return Err(Error::new(Code::NotImplemented, "Server-sent events are not built yet; read JSON with `wait`, or use /v1/connect.").into());
+    }
+    let request = read_request(&mut query)?;
+    query.finish()?;
+    let stream = path.stream()?;
+    let reply = tokio::select! {
+        reply = face.broker().read(&who, &stream, request) => reply?,
+        () = face.draining().cancelled(), if !request.wait.is_zero() => return Err(Error::new(Code::Unavailable, "The broker is stopping; read again in a moment.").into()),
+    };
+    Ok(Reply::Sync { metadata: rendered(&stream, &reply), next: None })
+}
+
+fn read_request(query: &mut Query) -> Result<ReadRequest> {
+    query.refuse_filter()?;
+    let after = query.take_filled("after");
+    let from = query.take_filled("from");
+    let limit = query.take_number("limit", 1, limits::READ_MAX_EVENTS as i64)?;
+    let wait = query.take_number("wait", 0, limits::LONG_POLL.as_secs() as i64)?;
+    let from = match (after, from) {
+        (None, None) => ReadFrom::At(Start::Earliest),
+        (Some(after), None) if after == "-1" => ReadFrom::At(Start::Earliest),
+        (Some(after), None) => match after.parse::<u64>() {
+            Ok(after) => ReadFrom::After(after),
+            Err(_) => return Err(Error::bad("after", format!("Query parameter after is {}; give the offset of the last event you have.", quote(&after)))),
+        },
+        (None, Some(from)) => ReadFrom::At(subscriptions::start(&from, "from")?),
+        (Some(_), Some(_)) => return Err(Error::bad("from", "Send after or from, not both: after is exclusive, from is inclusive.")),
+    };
+    Ok(ReadRequest {
+        from,
+        limit: limit.map_or(limits::READ_DEFAULT_EVENTS, |n| n as usize),
+        wait: Duration::from_secs(wait.unwrap_or(0) as u64),
+    })
+}
+
+fn rendered(stream: &StreamName, reply: &ReadReply) -> Vec<u8> {
+    let mut out = format!(r#"{{"stream":"{stream}","events":["#).into_bytes();
+    json::events_json(&mut out, &reply.slices);
+    let ReadReply { first_offset, next_offset, more, .. } = reply;
+    let after = reply.after.map_or_else(|| "null".to_owned(), |n| n.to_string());
+    out.extend_from_slice(format!(r#"],"first_offset":{first_offset},"next_offset":{next_offset},"after":{after},"more":{more}}}"#).as_bytes());
+    out
+}
+
+/// `GET …/events/{offset}`
+pub async fn one(State(face): Broker, Caller(who): Caller, path: Path, _: NoQuery) -> reply::Result {
+    let (stream, which) = (path.stream()?, which(path.part("offset"))?);
+    let slice = face.broker().event(&who, &stream, which).await?;
+    let mut metadata = Vec::new();
+    json::events_json(&mut metadata, std::slice::from_ref(&slice));
+    Ok(Reply::Sync { metadata, next: None })
+}
+
+fn which(text: &str) -> Result<Which> {
+    let refused = || Error::bad("offset", format!("{} is not an offset; give a number (negative counts from the end), first, last or random.", quote(text)));
+    match text {
+        "first" => Ok(Which::First),
+        "last" => Ok(Which::Last),
+        "random" => Ok(Which::Random),
+        _ => match text.strip_prefix('-') {
+            Some(rest) => rest.parse().ok().filter(|n| *n > 0).map(Which::FromEnd).ok_or_else(refused),
+            None => text.parse().map(Which::Offset).map_err(|_| refused()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(raw: &str) -> Result<ReadRequest> {
+        read_request(&mut Query::parse(Some(raw)).unwrap())
+    }
+
+    #[test]
+    fn a_read_begins_after_or_at_a_place() {
+        for (raw, from) in [
+            ("", ReadFrom::At(Start::Earliest)),
+            ("after=", ReadFrom::At(Start::Earliest)),
+            ("after=-1", ReadFrom::At(Start::Earliest)),
+            ("after=40", ReadFrom::After(40)),
+            ("from=41", ReadFrom::At(Start::Offset(41))),
+            ("from=latest", ReadFrom::At(Start::Latest)),
+        ] {
+            assert_eq!(asked(raw).unwrap().from, from, "{raw}");
+        }
+        for bad in ["after=1&from=1", "after=x", "after=-2", "from=-1", "from=soon", "limit=0", "limit=10001", "wait=61", "wait=-1"] {
+            assert_eq!(asked(bad).unwrap_err().code, Code::BadParameter, "{bad}");
+        }
+        assert_eq!(asked("filter=type+eq+x").unwrap_err().code, Code::NotImplemented);
+        assert_eq!(asked("wait=60&limit=10000").unwrap().wait, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn one_event_is_named_by_offset_from_the_end_or_by_a_word() {
+        assert_eq!(which("0"), Ok(Which::Offset(0)));
+        assert_eq!(which("-1"), Ok(Which::FromEnd(1)));
+        assert_eq!(which("last"), Ok(Which::Last));
+        for bad in ["", "-", "-0", "x", "1.0", "99999999999999999999"] {
+            assert_eq!(which(bad).unwrap_err().code, Code::BadParameter, "{bad}");
+        }
+    }
+}

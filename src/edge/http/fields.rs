@@ -1,0 +1,185 @@
+//! A JSON object in a request body, taken apart strictly: no field twice, none that the route does not know.
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::types::name::quote;
+use crate::types::{Code, Error, Result, limits};
+
+/// Fields that were given and not yet asked for.
+#[derive(Debug)]
+pub struct Fields<'a>(Vec<(String, &'a RawValue)>);
+
+struct Pairs<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct AnyObject;
+        impl<'de> Visitor<'de> for AnyObject {
+            type Value = Vec<(String, &'de RawValue)>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(pairs)
+            }
+        }
+        from.deserialize_map(AnyObject).map(Pairs)
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// # Errors
+    /// `json_parsing_failed` when it is not one JSON object within the depth limit; `bad_parameter` for a field given twice.
+    pub fn parse(body: &'a [u8]) -> Result<Self> {
+        let failed = |why: String| Error::new(Code::JsonParsingFailed, why);
+        let text = std::str::from_utf8(body).map_err(|e| failed(format!("The body is not UTF-8 at byte {}.", e.valid_up_to())))?;
+        if deeper_than(body, limits::JSON_DEPTH) {
+            return Err(failed(format!("The body nests deeper than {} levels.", limits::JSON_DEPTH)));
+        }
+        let Pairs(pairs) = serde_json::from_str(text).map_err(|e| {
+            if text.trim().is_empty() { failed("The body is empty; send a JSON object.".into()) } else { failed(format!("The body is not a JSON object: {e}.")) }
+        })?;
+        for (i, (name, _)) in pairs.iter().enumerate() {
+            if pairs[..i].iter().any(|(n, _)| n == name) {
+                return Err(Error::bad(name, format!("Field {} is given twice; give it once.", quote(name))));
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    /// As [`Fields::parse`]; a blank body is an empty object.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn parse_or_empty(body: &'a [u8]) -> Result<Self> {
+        if body.trim_ascii().is_empty() { Ok(Self(Vec::new())) } else { Self::parse(body) }
+    }
+
+    /// The bytes of a field's value as they were sent; `null` counts as absent.
+    pub fn take_raw(&mut self, name: &str) -> Option<&'a RawValue> {
+        let at = self.0.iter().position(|(n, _)| n == name)?;
+        Some(self.0.swap_remove(at).1).filter(|raw| raw.get() != "null")
+    }
+
+    /// A field's value; `expected` says in words what it should be.
+    ///
+    /// # Errors
+    /// `bad_parameter` when it is something else.
+    pub fn take<T: DeserializeOwned>(&mut self, name: &str, expected: &str) -> Result<Option<T>> {
+        let Some(raw) = self.take_raw(name) else { return Ok(None) };
+        serde_json::from_str(raw.get()).map(Some).map_err(|_| Error::bad(name, format!("Field {name} is {}; it must be {expected}.", quote(raw.get()))))
+    }
+
+    /// As [`Fields::take`], and it must be there.
+    ///
+    /// # Errors
+    /// `bad_parameter`.
+    pub fn need<T: DeserializeOwned>(&mut self, name: &str, expected: &str) -> Result<T> {
+        self.take(name, expected)?.ok_or_else(|| Error::bad(name, format!("Field {name} is missing; it must be {expected}.")))
+    }
+
+    /// These exist on the object but only the server sets them.
+    ///
+    /// # Errors
+    /// `read_only_field`, naming the first.
+    pub fn refuse_read_only(&self, names: &[&str]) -> Result<()> {
+        match self.0.iter().find(|(n, _)| names.contains(&n.as_str())) {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::new(Code::ReadOnlyField, format!("Field {name} is set by the broker; leave it out.")).detail("field", name.as_str())),
+        }
+    }
+
+    /// These are planned; a value for them would have to hold.
+    ///
+    /// # Errors
+    /// `not_implemented`, naming the first that is given and not `null`.
+    pub fn refuse_unbuilt(&mut self, names: &[&str]) -> Result<()> {
+        for name in names {
+            if self.take_raw(name).is_some() {
+                return Err(Error::new(Code::NotImplemented, format!("Field {name} is not built yet; leave it out.")).detail("field", *name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing else may be there.
+    ///
+    /// # Errors
+    /// `unknown_field`, listing every offender.
+    pub fn finish(self) -> Result<()> {
+        let Some((first, _)) = self.0.first() else { return Ok(()) };
+        let all: Vec<&str> = self.0.iter().map(|(n, _)| n.as_str()).collect();
+        let errors: Vec<serde_json::Value> = all.iter().map(|n| serde_json::json!({"field": n, "problem": "unknown"})).collect();
+        Err(Error::new(Code::UnknownField, format!("Unknown field {}.", all.iter().map(|n| quote(n)).collect::<Vec<_>>().join(", ")))
+            .detail("field", first.as_str())
+            .detail("errors", errors))
+    }
+}
+
+/// Does the text nest objects and arrays deeper than `limit`? Strings are skipped; whether it is JSON at all is not asked.
+fn deeper_than(text: &[u8], limit: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for &byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > limit {
+                    return true;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_taken_once_and_null_is_absent() {
+        let mut fields = Fields::parse(br#" {"name":"orders","limit":7,"none":null} "#).unwrap();
+        assert_eq!(fields.need::<String>("name", "text").unwrap(), "orders");
+        assert_eq!(fields.take::<u64>("limit", "a number").unwrap(), Some(7));
+        assert_eq!(fields.take::<u64>("none", "a number").unwrap(), None);
+        assert_eq!(fields.take::<u64>("absent", "a number").unwrap(), None);
+        assert_eq!(fields.finish(), Ok(()));
+    }
+
+    #[test]
+    fn whatever_is_not_one_json_object_is_json_parsing_failed() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(40), "]".repeat(40));
+        for bad in ["", "[]", "null", "7", "{", "{} {}", "{\"a\":}", "\u{feff}{}", deep.as_str()] {
+            assert_eq!(Fields::parse(bad.as_bytes()).unwrap_err().code, Code::JsonParsingFailed, "{bad}");
+        }
+        assert_eq!(Fields::parse(b"{\"a\":\"\xff\"}").unwrap_err().code, Code::JsonParsingFailed);
+    }
+
+    #[test]
+    fn fields_given_twice_mistyped_missing_or_unknown_are_named() {
+        let field = |e: Error| (e.code, e.details["field"].as_str().unwrap().to_owned());
+        assert_eq!(field(Fields::parse(br#"{"a":1,"a":1}"#).unwrap_err()), (Code::BadParameter, "a".into()));
+        assert_eq!(field(Fields::parse(br#"{"a":"x"}"#).unwrap().take::<u64>("a", "a number").unwrap_err()), (Code::BadParameter, "a".into()));
+        assert_eq!(field(Fields::parse(b"{}").unwrap().need::<u64>("a", "a number").unwrap_err()), (Code::BadParameter, "a".into()));
+        assert_eq!(field(Fields::parse(br#"{"b":1}"#).unwrap().finish().unwrap_err()), (Code::UnknownField, "b".into()));
+        assert_eq!(field(Fields::parse(br#"{"id":1}"#).unwrap().refuse_read_only(&["id"]).unwrap_err()), (Code::ReadOnlyField, "id".into()));
+    }
+
+    #[test]
+    fn brackets_inside_strings_do_not_nest() {
+        assert!(!deeper_than(br#"{"a":"[[[[\"[[["}"#, 1));
+        assert!(deeper_than(b"[[", 1));
+    }
+}

@@ -1,0 +1,277 @@
+//! REST: the routes of `surfaces.md` 5.5 that exist so far, and what holds for every request.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use tower::Service as _;
+
+use super::{Face, Peer, auth, ops, ws};
+use crate::broker::Principal;
+use crate::types::name::quote;
+use crate::types::{Code, Error, StreamName, SubscriptionName, limits};
+
+mod about;
+mod body;
+mod events;
+mod fields;
+mod objects;
+mod operations;
+mod query;
+pub mod reply;
+mod streams;
+mod subscriptions;
+
+pub use query::Query;
+pub use reply::{Failure, Reply};
+pub use subscriptions::start;
+
+/// The table of routes.
+pub fn router(face: Face) -> Router {
+    const STREAM: &str = "/v1/streams/{stream}";
+    const SUBSCRIPTION: &str = "/v1/streams/{stream}/subscriptions/{subscription}";
+    let under = |base: &str, rest: &str| format!("{base}{rest}");
+    let mut routes = Router::new()
+        .route("/", get(about::root))
+        .route("/v1", get(about::server).put(unbuilt).patch(unbuilt))
+        .route("/v1/version", get(about::version))
+        .route("/v1/connect", get(ws::connect).head(websocket_only))
+        .route("/v1/streams", get(streams::list).post(streams::create))
+        .route(STREAM, get(streams::show).delete(streams::delete).put(unbuilt).patch(unbuilt).post(unbuilt))
+        .route(&under(STREAM, "/events"), get(events::read).post(events::append))
+        .route(&under(STREAM, "/events/{offset}"), get(events::one))
+        .route(&under(STREAM, "/trim"), post(streams::trim))
+        .route(&under(STREAM, "/close"), post(streams::close))
+        .route(&under(STREAM, "/subscriptions"), get(subscriptions::list).post(subscriptions::create))
+        .route(SUBSCRIPTION, get(subscriptions::show).delete(subscriptions::delete).put(unbuilt).patch(unbuilt))
+        .route(&under(SUBSCRIPTION, "/cursor"), get(subscriptions::cursor).put(subscriptions::seek))
+        .route(&under(SUBSCRIPTION, "/connect"), get(ws::connect_one).head(websocket_only))
+        .route("/v1/operations", get(unbuilt))
+        .route("/v1/operations/{operation}", get(operations::show).delete(operations::cancel))
+        .route("/v1/operations/{operation}/wait", get(operations::wait))
+        .route("/v1/commit", post(unbuilt))
+        .route("/v1/producers", post(unbuilt))
+        .route("/livez", get(ops::livez))
+        .route("/healthz", get(ops::livez))
+        .route("/readyz", get(ops::readyz))
+        .route("/metrics", get(ops::metrics));
+    for action in ["/purge", "/compact", "/export", "/import"] {
+        routes = routes.route(&under(STREAM, action), post(unbuilt));
+    }
+    for action in ["/pull", "/ack"] {
+        routes = routes.route(&under(SUBSCRIPTION, action), post(unbuilt));
+    }
+    routes = routes
+        .route(&under(STREAM, "/producers"), get(unbuilt).post(unbuilt))
+        .route(&under(STREAM, "/producers/{producer}"), get(unbuilt).delete(unbuilt))
+        .route(&under(STREAM, "/rights"), get(unbuilt))
+        .route(&under(STREAM, "/rights/{principal}"), put(unbuilt).get(unbuilt).delete(unbuilt));
+    if face.settings().dev {
+        routes = routes.route("/echo", get(ws::echo).head(websocket_only));
+    }
+    routes.fallback(unknown_route).method_not_allowed_fallback(method_not_found).with_state(face)
+}
+
+/// What holds for every request: its id, its door, its path without a trailing slash, the form of its errors.
+pub async fn handle(face: Face, mut router: Router, peer: Peer, mut request: Request) -> Response {
+    let id = request_id(request.headers());
+    without_trailing_slash(request.uri_mut());
+    request.extensions_mut().insert(peer);
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let response = match admit(&face, peer, &request) {
+        Err(error) => Failure(error).into_response(),
+        Ok(()) if request.headers().len() > limits::HEADER_COUNT => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response(),
+        Ok(()) => match router.call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        },
+    };
+    let response = reply::finish(response, &id);
+    face.stats().request(response.status().is_client_error() || response.status().is_server_error());
+    response
+}
+
+fn admit(face: &Face, peer: Peer, request: &Request) -> Result<(), Error> {
+    face.settings().doors.check(peer, request.uri(), request.headers())?;
+    let path = request.uri().path();
+    // On an append, `key` is the key of the event (raw bodies have no other place for it).
+    let append = request.method() == Method::POST && path.ends_with("/events");
+    if append || !(path == "/" || path == "/v1" || path.starts_with("/v1/")) { Ok(()) } else { auth::check_no_key_in(request.uri().query()) }
+}
+
+/// The id of a request, as the client sent it or as we made it.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub Arc<str>);
+
+fn request_id(headers: &HeaderMap) -> Arc<str> {
+    let sent = headers.get("x-request-id").map(|v| v.as_bytes());
+    match sent.and_then(|bytes| std::str::from_utf8(bytes).ok()) {
+        Some(text) if !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_graphic()) => text.into(),
+        _ => uuid::Uuid::now_v7().simple().to_string().into(),
+    }
+}
+
+fn without_trailing_slash(uri: &mut Uri) {
+    let path = uri.path();
+    if path.len() > 1 && path.ends_with('/') {
+        let shorter = &path[..path.len() - 1];
+        let target = match uri.query() {
+            Some(query) => format!("{shorter}?{query}"),
+            None => shorter.to_owned(),
+        };
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = target.parse().ok();
+        if let Ok(changed) = Uri::from_parts(parts) {
+            *uri = changed;
+        }
+    }
+}
+
+async fn unknown_route(uri: Uri) -> Failure {
+    Failure(Error::new(Code::UnknownRoute, format!("There is nothing at {}.", quote(uri.path()))))
+}
+
+async fn method_not_found(method: Method, uri: Uri) -> Response {
+    let error = Error::new(Code::MethodNotFound, format!("{} has no method {}; header Allow lists those it has.", quote(uri.path()), quote(method.as_str())));
+    Failure(error).into_response()
+}
+
+/// HEAD works wherever GET does, except for WebSocket upgrades (`surfaces.md` 5.1).
+async fn websocket_only(method: Method, uri: Uri) -> Response {
+    let mut response = method_not_found(method, uri).await;
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET"));
+    response
+}
+
+/// An address of the plan whose day has not come.
+async fn unbuilt(_: Caller, method: Method, uri: Uri) -> Failure {
+    Failure(Error::new(Code::NotImplemented, format!("{method} {} is not built yet.", uri.path())))
+}
+
+/// Conditions and idempotency keys are promises; where they are not built they are refused, never ignored.
+///
+/// # Errors
+/// `not_implemented`, naming the header.
+fn refuse_conditions(headers: &HeaderMap) -> Result<(), Error> {
+    for name in ["if-match", "if-none-match", "x-if-configuration-matches", "idempotency-key"] {
+        if headers.contains_key(name) {
+            return Err(Error::new(Code::NotImplemented, format!("Header {name} is not built yet; leave it out.")).detail("field", name));
+        }
+    }
+    Ok(())
+}
+
+/// Somebody with a credential. As an extractor it comes before the body is looked at.
+pub struct Caller(pub Principal);
+
+impl FromRequestParts<Face> for Caller {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Self, Failure> {
+        let who = principal(parts, face);
+        who.known()?;
+        Ok(Self(who))
+    }
+}
+
+/// Who calls, known or not.
+pub struct Anyone(pub Principal);
+
+impl FromRequestParts<Face> for Anyone {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Self, Failure> {
+        Ok(Self(principal(parts, face)))
+    }
+}
+
+fn principal(parts: &Parts, face: &Face) -> Principal {
+    let peer = parts.extensions.get::<Peer>().copied();
+    peer.map_or(Principal::Anonymous, |peer| face.settings().doors.principal(peer))
+}
+
+/// The names in the path.
+pub struct Path {
+    parts: Vec<(String, String)>,
+}
+
+impl FromRequestParts<Face> for Path {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Self, Failure> {
+        match RawPathParams::from_request_parts(parts, face).await {
+            Ok(params) => Ok(Self { parts: params.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect() }),
+            Err(_) => Err(Error::new(Code::BadParameter, "The path has an escape that is not UTF-8.").into()),
+        }
+    }
+}
+
+impl Path {
+    /// One part, as text.
+    pub fn part(&self, name: &str) -> &str {
+        self.parts.iter().find(|(k, _)| k == name).map_or("", |(_, v)| v)
+    }
+
+    /// # Errors
+    /// `bad_parameter`.
+    pub fn stream(&self) -> Result<StreamName, Error> {
+        StreamName::parse(self.part("stream"))
+    }
+
+    /// # Errors
+    /// `bad_parameter`.
+    pub fn subscription(&self) -> Result<SubscriptionName, Error> {
+        SubscriptionName::parse(self.part("subscription"))
+    }
+}
+
+/// The query, as an extractor.
+impl FromRequestParts<Face> for Query {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Face) -> Result<Self, Failure> {
+        Ok(Self::parse(parts.uri.query())?)
+    }
+}
+
+/// Only for handlers that take nothing from the query: it must be empty.
+pub struct NoQuery;
+
+impl FromRequestParts<Face> for NoQuery {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Face) -> Result<Self, Failure> {
+        Query::parse(parts.uri.query())?.finish()?;
+        Ok(Self)
+    }
+}
+
+type Broker = State<Face>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_trailing_slash_is_ignored_and_the_query_stays() {
+        for (given, expected) in [("/v1/streams/", "/v1/streams"), ("/v1/?a=/", "/v1?a=/"), ("/", "/"), ("/v1//", "/v1/"), ("http://h/v1/", "http://h/v1")] {
+            let mut uri: Uri = given.parse().unwrap();
+            without_trailing_slash(&mut uri);
+            assert_eq!(uri.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn request_ids_are_echoed_up_to_64_visible_characters() {
+        let ask = |id: &[u8]| request_id(&HeaderMap::from_iter([(header::HeaderName::from_static("x-request-id"), header::HeaderValue::from_bytes(id).unwrap())]));
+        assert_eq!(&*ask(b"abc-1"), "abc-1");
+        assert_eq!(&*ask(&[b'x'; 64]), "x".repeat(64));
+        for bad in [&[b'x'; 65][..], b"", b"a b", b"\xe9"] {
+            assert_eq!(ask(bad).len(), 32, "{bad:?}");
+        }
+    }
+}

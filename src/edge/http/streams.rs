@@ -1,0 +1,149 @@
+//! Streams over REST.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+
+use super::body::{JsonBody, JsonOrNothing};
+use super::fields::Fields;
+use super::objects::{self, Stream};
+use super::{Broker, Caller, NoQuery, Path, Query, Reply, refuse_conditions, reply};
+use crate::broker::{ListQuery, NewStream, Page, TrimTo};
+use crate::types::{Code, Error, Result, StreamName, TimeUs, limits};
+
+/// Fields that only the broker sets.
+const READ_ONLY: [&str; 8] = ["id", "uuid", "owner", "created_at", "status", "status_code", "state", "log_epoch"];
+
+/// `limit` and `after` of every list.
+///
+/// # Errors
+/// `bad_parameter`.
+pub(super) fn list_query(query: &mut Query) -> Result<ListQuery> {
+    query.refuse_filter()?;
+    let limit = query.take_number("limit", 1, limits::LIST_MAX as i64)?.map(|n| n as usize);
+    Ok(ListQuery { after: query.take_filled("after"), limit })
+}
+
+/// A list: addresses, or objects with `recursion=1`, and where the next page is.
+///
+/// # Errors
+/// `internal`.
+pub(super) fn listed<T>(page: Page<T>, asked: &ListQuery, base: &str, recursion: bool, name: impl Fn(&T) -> String, render: impl Fn(T) -> Result<Vec<u8>>) -> reply::Result {
+    let last = page.items.last().map(&name);
+    let next = match (page.more, last, asked.limit) {
+        (true, Some(last), Some(limit)) => Some(format!("{base}?after={last}&limit={limit}{}", if recursion { "&recursion=1" } else { "" })),
+        _ => None,
+    };
+    let one = |item: T| if recursion { render(item) } else { Ok(format!("\"{base}/{}\"", name(&item)).into_bytes()) };
+    let items: Vec<Vec<u8>> = page.items.into_iter().map(one).collect::<Result<_>>()?;
+    Ok(Reply::Sync { metadata: [&b"["[..], &items.join(&b','), b"]"].concat(), next })
+}
+
+/// `GET /v1/streams`
+pub async fn list(State(face): Broker, Caller(who): Caller, mut query: Query) -> reply::Result {
+    let recursion = query.take_flag("recursion")?;
+    let asked = list_query(&mut query)?;
+    query.finish()?;
+    let page = face.broker().streams(&who, asked.clone()).await?;
+    listed(page, &asked, "/v1/streams", recursion, |s| s.name.as_str().to_owned(), |s| reply::text(&Stream::from(s)))
+}
+
+/// `POST /v1/streams`
+pub async fn create(State(face): Broker, Caller(who): Caller, _: NoQuery, JsonBody(bytes): JsonBody) -> reply::Result {
+    let info = face.broker().create_stream(&who, new_stream(&bytes)?).await?;
+    let (location, id) = (objects::stream_url(&info.name), Some(info.id.to_string()));
+    Ok(Reply::Created { metadata: reply::text(&Stream::from(info))?, location, id })
+}
+
+fn new_stream(body: &[u8]) -> Result<NewStream> {
+    let mut fields = Fields::parse(body)?;
+    fields.refuse_read_only(&READ_ONLY)?;
+    let new = NewStream {
+        name: StreamName::parse(&fields.need::<String>("name", "text")?)?,
+        description: fields.take("description", "text")?.unwrap_or_default(),
+        metadata: fields.take::<BTreeMap<String, String>>("metadata", "an object of texts")?.unwrap_or_default(),
+        event_max_bytes: fields.take("event_max_bytes", "a number of bytes")?,
+    };
+    if let Some(durability) = fields.take::<String>("durability", "\"fsync\"")?
+        && durability != "fsync"
+    {
+        return Err(Error::bad("durability", "Field durability must be \"fsync\"; this broker knows no weaker one."));
+    }
+    fields.refuse_unbuilt(&["retention", "idempotency_window_s", "frozen"])?;
+    fields.finish()?;
+    Ok(new)
+}
+
+/// `GET /v1/streams/{stream}`
+pub async fn show(State(face): Broker, Caller(who): Caller, path: Path, mut query: Query) -> reply::Result {
+    if query.take_flag("recursion")? {
+        return Err(Error::new(Code::NotImplemented, "recursion=1 on one stream is not built yet; leave it out.").detail("field", "recursion").into());
+    }
+    query.finish()?;
+    Reply::ok(&Stream::from(face.broker().stream(&who, &path.stream()?).await?))
+}
+
+/// `DELETE /v1/streams/{stream}`
+pub async fn delete(State(face): Broker, Caller(who): Caller, path: Path, _: NoQuery, headers: HeaderMap) -> reply::Result {
+    refuse_conditions(&headers)?;
+    let operation = face.broker().delete_stream(&who, &path.stream()?).await?;
+    Ok(Reply::Async { metadata: reply::text(&objects::operation(&operation))?, operation: objects::operation_url(operation.id) })
+}
+
+/// `POST /v1/streams/{stream}/trim`
+pub async fn trim(State(face): Broker, Caller(who): Caller, path: Path, _: NoQuery, JsonBody(bytes): JsonBody) -> reply::Result {
+    let (name, to) = (path.stream()?, trim_to(&bytes)?);
+    Reply::ok(&Stream::from(face.broker().trim_stream(&who, &name, to).await?))
+}
+
+fn trim_to(body: &[u8]) -> Result<TrimTo> {
+    let mut fields = Fields::parse(body)?;
+    let offset = fields.take::<u64>("before_offset", "an offset")?;
+    let time = fields.take::<String>("before_time", "a time like 2026-01-26T10:00:00Z")?;
+    fields.finish()?;
+    match (offset, time) {
+        (Some(offset), None) => Ok(TrimTo::Offset(offset)),
+        (None, Some(time)) => Ok(TrimTo::Time(TimeUs::parse(&time)?)),
+        _ => Err(Error::bad("before_offset", "Send exactly one of before_offset and before_time.")),
+    }
+}
+
+/// `POST /v1/streams/{stream}/close`: no more events, for ever. The body may be empty.
+pub async fn close(State(face): Broker, Caller(who): Caller, path: Path, _: NoQuery, JsonOrNothing(bytes): JsonOrNothing) -> reply::Result {
+    let name = path.stream()?;
+    Fields::parse_or_empty(&bytes)?.finish()?;
+    Reply::ok(&Stream::from(face.broker().close_stream(&who, &name).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_stream_is_read_strictly() {
+        let new = new_stream(br#"{"name":"orders","metadata":{"team":"pay"},"event_max_bytes":10,"durability":"fsync","retention":null}"#).unwrap();
+        assert_eq!((new.name.as_str(), new.event_max_bytes, new.metadata["team"].as_str()), ("orders", Some(10), "pay"));
+        for (bad, code) in [
+            (r#"{}"#, Code::BadParameter),
+            (r#"{"name":7}"#, Code::BadParameter),
+            (r#"{"name":"a/b"}"#, Code::BadParameter),
+            (r#"{"name":"a","event_max_bytes":-1}"#, Code::BadParameter),
+            (r#"{"name":"a","durability":"none"}"#, Code::BadParameter),
+            (r#"{"name":"a","retention":{"max_age_s":1}}"#, Code::NotImplemented),
+            (r#"{"name":"a","id":1}"#, Code::ReadOnlyField),
+            (r#"{"name":"a","colour":1}"#, Code::UnknownField),
+        ] {
+            assert_eq!(new_stream(bad.as_bytes()).unwrap_err().code, code, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_trim_names_exactly_one_bound() {
+        assert_eq!(trim_to(br#"{"before_offset":7}"#), Ok(TrimTo::Offset(7)));
+        assert!(matches!(trim_to(br#"{"before_time":"2026-01-26T10:00:00Z"}"#), Ok(TrimTo::Time(_))));
+        for bad in ["{}", r#"{"before_offset":1,"before_time":"2026-01-26T10:00:00Z"}"#, r#"{"before_offset":-1}"#, r#"{"before_time":"soon"}"#] {
+            assert_eq!(trim_to(bad.as_bytes()).unwrap_err().code, Code::BadParameter, "{bad}");
+        }
+    }
+}

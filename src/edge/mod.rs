@@ -1,0 +1,117 @@
+//! The faces: one folder per protocol. Each decodes, calls the broker once, encodes.
+//!
+//! [`Edge`] is what all faces share; [`Edge::handle`] is the one door through which every HTTP request comes,
+//! whatever listener took it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::Broker;
+
+pub mod auth;
+pub mod http;
+pub mod ops;
+pub mod socket;
+pub mod stats;
+pub mod ws;
+
+pub use auth::Doors;
+pub use socket::Socket;
+pub use stats::Stats;
+
+/// What the faces are told at start.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Who is let in.
+    pub doors: Doors,
+    /// `tidelog dev`: `/echo` exists.
+    pub dev: bool,
+    /// `/metrics` needs the operator (it may then name streams).
+    pub metrics_for_operator_only: bool,
+    /// Largest request body or message; at most [`limits::MESSAGE_MAX_BYTES`](crate::types::limits::MESSAGE_MAX_BYTES).
+    pub message_max_bytes: usize,
+}
+
+/// Where a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Over the Unix socket: the file's mode was the guard.
+    Local,
+    /// Over TCP, from this address.
+    Tcp(SocketAddr),
+}
+
+/// What all faces share. Cheap to clone.
+#[derive(Clone)]
+pub struct Edge {
+    shared: Arc<Shared>,
+    router: axum::Router,
+}
+
+struct Shared {
+    broker: Broker,
+    settings: Settings,
+    stats: Stats,
+    draining: CancellationToken,
+    tasks: TaskTracker,
+    started: Instant,
+}
+
+/// What handlers see: everything but the router.
+#[derive(Clone)]
+pub struct Face(Arc<Shared>);
+
+impl Edge {
+    /// Faces for a broker. `draining` tells long polls and WebSockets to end; upgraded connections are tracked by `tasks`.
+    pub fn new(broker: Broker, settings: Settings, draining: CancellationToken, tasks: TaskTracker) -> Self {
+        let shared = Arc::new(Shared { broker, settings, stats: Stats::default(), draining, tasks, started: Instant::now() });
+        let router = http::router(Face(shared.clone()));
+        Self { shared, router }
+    }
+
+    /// Counters, for the listeners.
+    pub fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    /// Answers one request. Dropping the future abandons it: a long poll ends when its client goes away.
+    pub async fn handle(&self, peer: Peer, request: axum::extract::Request) -> axum::response::Response {
+        http::handle(Face(self.shared.clone()), self.router.clone(), peer, request).await
+    }
+}
+
+impl Face {
+    /// The rules.
+    pub fn broker(&self) -> &Broker {
+        &self.0.broker
+    }
+
+    /// The choices made at start.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &Stats {
+        &self.0.stats
+    }
+
+    /// Cancelled when the broker begins to stop.
+    pub fn draining(&self) -> &CancellationToken {
+        &self.0.draining
+    }
+
+    /// Runs a connection that outlives its HTTP request; the server waits for it at shutdown.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.tasks.spawn(task);
+    }
+
+    /// Seconds since the faces were made.
+    pub fn uptime_s(&self) -> f64 {
+        self.0.started.elapsed().as_secs_f64()
+    }
+}

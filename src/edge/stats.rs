@@ -1,0 +1,123 @@
+//! Counters of the faces. Guards count: what enters leaves by itself (`style.md` 17).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Shared counters. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Stats(Arc<Counters>);
+
+#[derive(Debug, Default)]
+struct Counters {
+    connections: AtomicU64,
+    connections_total: AtomicU64,
+    refused_total: AtomicU64,
+    websockets: AtomicU64,
+    websockets_total: AtomicU64,
+    requests_total: AtomicU64,
+    errors_total: AtomicU64,
+    frames_in_total: AtomicU64,
+    frames_out_total: AtomicU64,
+    slow_consumers_total: AtomicU64,
+}
+
+/// A counted connection.
+#[derive(Debug)]
+pub struct Slot(Arc<Counters>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A counted WebSocket.
+#[derive(Debug)]
+pub struct WebSocketSlot(Arc<Counters>);
+
+impl Drop for WebSocketSlot {
+    fn drop(&mut self) {
+        self.0.websockets.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Stats {
+    /// A place for one more connection, unless `limit` are open.
+    pub fn enter(&self, limit: u64) -> Option<Slot> {
+        let before = self.0.connections.fetch_add(1, Relaxed);
+        let slot = Slot(self.0.clone());
+        if before >= limit {
+            self.0.refused_total.fetch_add(1, Relaxed);
+            return None; // dropping the slot takes the count back
+        }
+        self.0.connections_total.fetch_add(1, Relaxed);
+        Some(slot)
+    }
+
+    /// One more WebSocket.
+    pub fn enter_websocket(&self) -> WebSocketSlot {
+        self.0.websockets.fetch_add(1, Relaxed);
+        self.0.websockets_total.fetch_add(1, Relaxed);
+        WebSocketSlot(self.0.clone())
+    }
+
+    /// One HTTP request answered.
+    pub fn request(&self, failed: bool) {
+        self.0.requests_total.fetch_add(1, Relaxed);
+        if failed {
+            self.0.errors_total.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// A WebSocket message came in.
+    pub fn frame_in(&self) {
+        self.0.frames_in_total.fetch_add(1, Relaxed);
+    }
+
+    /// A WebSocket message went out.
+    pub fn frame_out(&self) {
+        self.0.frames_out_total.fetch_add(1, Relaxed);
+    }
+
+    /// A socket was closed because it did not drain.
+    pub fn slow_consumer(&self) {
+        self.0.slow_consumers_total.fetch_add(1, Relaxed);
+    }
+
+    /// Open connections, WebSockets included.
+    pub fn connections(&self) -> u64 {
+        self.0.connections.load(Relaxed)
+    }
+
+    /// Name, help, is-counter, value: the form of `Broker::metrics`.
+    pub fn metrics(&self) -> Vec<(&'static str, &'static str, bool, f64)> {
+        let n = |counter: &AtomicU64| counter.load(Relaxed) as f64;
+        vec![
+            ("tidelog_connections", "Open connections", false, n(&self.0.connections)),
+            ("tidelog_connections_opened", "Connections accepted", true, n(&self.0.connections_total)),
+            ("tidelog_connections_refused", "Connections refused because too many were open", true, n(&self.0.refused_total)),
+            ("tidelog_websockets", "Open WebSockets", false, n(&self.0.websockets)),
+            ("tidelog_websockets_opened", "WebSockets opened", true, n(&self.0.websockets_total)),
+            ("tidelog_http_requests", "HTTP requests answered", true, n(&self.0.requests_total)),
+            ("tidelog_http_errors", "HTTP requests answered with an error", true, n(&self.0.errors_total)),
+            ("tidelog_websocket_frames_in", "WebSocket messages received", true, n(&self.0.frames_in_total)),
+            ("tidelog_websocket_frames_out", "WebSocket messages sent", true, n(&self.0.frames_out_total)),
+            ("tidelog_slow_consumers", "Sockets closed because they did not drain", true, n(&self.0.slow_consumers_total)),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_over_the_limit_is_refused_and_a_closed_one_makes_room() {
+        let stats = Stats::default();
+        let first = stats.enter(1).expect("room for one");
+        assert!(stats.enter(1).is_none());
+        assert_eq!(stats.connections(), 1);
+        drop(first);
+        assert!(stats.enter(1).is_some());
+    }
+}

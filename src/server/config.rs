@@ -1,0 +1,402 @@
+//! Settings: defaults < TOML file < environment `TIDELOG_<SECTION>__<KEY>` < flags (`design.md` section 7).
+//!
+//! Only [`Raw`] is full of `Option`; [`Config`] is what was meant. An unknown key refuses to start: a misspelt limit is no limit.
+
+use std::path::{Path, PathBuf};
+
+use figment::providers::{Format as _, Serialized, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+use serde::{Deserialize, Serialize};
+
+use crate::types::limits;
+
+/// Where the broker listens unless told otherwise.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:4080";
+
+/// Settings as they are written down.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Raw {
+    /// Where things are.
+    pub server: RawServer,
+    /// Who may call over TCP.
+    pub http: RawHttp,
+    /// The storage engine.
+    pub storage: RawStorage,
+    /// What the rules keep in memory.
+    pub broker: RawBroker,
+    /// `/metrics`.
+    pub metrics: RawMetrics,
+    /// Bounds.
+    pub limits: RawLimits,
+    /// What is said on stderr.
+    pub log: RawLog,
+}
+
+/// Section `server`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawServer {
+    /// `HOST:PORT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// The data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// The Unix socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+}
+
+/// Section `http`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawHttp {
+    /// Further names this broker answers to.
+    pub hosts: Vec<String>,
+    /// Further origins whose pages may call.
+    pub origins: Vec<String>,
+}
+
+/// Section `storage`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawStorage {
+    /// Bytes of the block cache.
+    pub cache_bytes: usize,
+    /// Bytes of all memtables together.
+    pub write_buffer_bytes: usize,
+    /// Free bytes of the file system below which appends are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_min_bytes: Option<u64>,
+    /// Bytes of the file that is given up when the disk is as good as full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ballast_bytes: Option<u64>,
+    /// Flush and compact past the page cache.
+    pub direct_io: bool,
+}
+
+impl Default for RawStorage {
+    fn default() -> Self {
+        Self { cache_bytes: 256 << 20, write_buffer_bytes: 256 << 20, free_min_bytes: None, ballast_bytes: None, direct_io: false }
+    }
+}
+
+/// Section `broker`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawBroker {
+    /// Bytes of recent batches kept for followers.
+    pub tail_bytes: usize,
+    /// Streams, producers and cursors kept, each.
+    pub hot_entries: usize,
+}
+
+impl Default for RawBroker {
+    fn default() -> Self {
+        let broker = crate::broker::Settings::default();
+        Self { tail_bytes: broker.tail_bytes, hot_entries: broker.hot_entries }
+    }
+}
+
+/// Section `metrics`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawMetrics {
+    /// `/metrics` may name streams, and needs the operator.
+    pub names: bool,
+}
+
+/// Section `limits`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLimits {
+    /// Open TCP connections.
+    pub connections: u64,
+    /// Largest body or message.
+    pub message_bytes: usize,
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        Self { connections: limits::CONNECTIONS as u64, message_bytes: limits::MESSAGE_MAX_BYTES }
+    }
+}
+
+/// Section `log`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLog {
+    /// Directives such as `info` or `tidelog=debug`; `RUST_LOG` wins.
+    pub level: String,
+    /// `auto`, `text` or `json`.
+    pub format: LogFormat,
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Auto }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What the command line says; it wins.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Flags {
+    /// `--config`
+    pub config: Option<PathBuf>,
+    /// `--data`
+    pub data: Option<PathBuf>,
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--socket`
+    pub socket: Option<PathBuf>,
+    /// `--accept-data-loss`
+    pub accept_data_loss: bool,
+}
+
+/// Under which rules the broker runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// `tidelog serve`.
+    Serve {
+        /// `--insecure-operator-on-loopback`
+        trust_loopback: bool,
+    },
+    /// `tidelog dev`.
+    Dev,
+}
+
+/// Where events are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// On disk.
+    Rocks,
+    /// Nowhere: for tests.
+    Memory,
+}
+
+/// Resolved settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Rules of the house.
+    pub mode: Mode,
+    /// Where events are kept.
+    pub storage: Storage,
+    /// `HOST:PORT` of the TCP listener; port 0 = any.
+    pub listen: String,
+    /// The data directory.
+    pub data: PathBuf,
+    /// Unix sockets. The first must be had; the others are welcome (`dev` also listens where the CLI looks).
+    pub sockets: Vec<PathBuf>,
+    /// Open although acknowledged events are lost.
+    pub accept_data_loss: bool,
+    /// The rest, as it was written.
+    pub raw: Raw,
+}
+
+impl Config {
+    /// Reads all sources.
+    ///
+    /// # Errors
+    /// A sentence for the operator: which key, where, and what it may be.
+    pub fn load(mode: Mode, flags: Flags) -> Result<Self, String> {
+        Self::load_from(mode, flags, std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))))
+    }
+
+    fn load_from(mode: Mode, flags: Flags, environment: impl Iterator<Item = (String, String)>) -> Result<Self, String> {
+        let mut sources = Figment::from(Serialized::defaults(Raw::default()));
+        if let Some(file) = &flags.config {
+            if !file.is_file() {
+                return Err(format!("The settings file {} is not there.", file.display()));
+            }
+            sources = sources.merge(Toml::file_exact(file));
+        }
+        for variable in environment.filter_map(Variable::of) {
+            sources = sources.merge(variable);
+        }
+        let raw: Raw = sources.extract().map_err(|error| said(&error))?;
+        Self::resolve(mode, raw, flags)
+    }
+
+    fn resolve(mode: Mode, raw: Raw, flags: Flags) -> Result<Self, String> {
+        let data = match (flags.data.or(raw.server.data.clone()), mode) {
+            (Some(data), _) => data,
+            (None, Mode::Serve { .. }) => default_data_dir()?,
+            (None, Mode::Dev) => return Err("tidelog dev has no data directory; this is a mistake of ours.".into()),
+        };
+        let mut sockets = vec![flags.socket.or(raw.server.socket.clone()).unwrap_or_else(|| data.join("tidelog.sock"))];
+        if mode == Mode::Dev {
+            sockets.push(dev_socket());
+        }
+        if raw.limits.message_bytes == 0 || raw.limits.message_bytes > limits::MESSAGE_MAX_BYTES {
+            return Err(format!("Setting limits.message_bytes is {}; it must be from 1 to {}.", raw.limits.message_bytes, limits::MESSAGE_MAX_BYTES));
+        }
+        Ok(Self {
+            mode,
+            storage: Storage::Rocks,
+            listen: flags.listen.or(raw.server.listen.clone()).unwrap_or_else(|| DEFAULT_LISTEN.into()),
+            data,
+            sockets,
+            accept_data_loss: flags.accept_data_loss,
+            raw,
+        })
+    }
+
+    /// For tests in one process: memory only, any port, a socket in `dir`.
+    pub fn for_tests(mode: Mode, dir: &Path) -> Self {
+        Self {
+            mode,
+            storage: Storage::Memory,
+            listen: "127.0.0.1:0".into(),
+            data: dir.to_owned(),
+            sockets: vec![dir.join("tidelog.sock")],
+            accept_data_loss: false,
+            raw: Raw::default(),
+        }
+    }
+
+    /// Loopback callers are the operator.
+    pub fn trust_loopback(&self) -> bool {
+        matches!(self.mode, Mode::Dev | Mode::Serve { trust_loopback: true })
+    }
+}
+
+/// One setting from the environment. The library's own reader takes the process's variables only, which tests cannot change safely.
+struct Variable {
+    name: String,
+    key: String,
+    value: Value,
+}
+
+impl Variable {
+    /// Variables without a section (`TIDELOG_URL`, `TIDELOG_KEY`, `TIDELOG_SOCKET`) are the client's.
+    fn of((name, text): (String, String)) -> Option<Self> {
+        let key = name.strip_prefix("TIDELOG_")?;
+        if !key.contains("__") {
+            return None;
+        }
+        let key = key.to_ascii_lowercase().replace("__", ".");
+        let Ok(value) = text.parse::<Value>();
+        Some(Self { name, key, value })
+    }
+}
+
+impl Provider for Variable {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(format!("environment variable {}", self.name))
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let nested = figment::util::nest(&self.key, self.value.clone()).into_dict().unwrap_or_default();
+        Ok(Map::from([(Profile::Default, nested)]))
+    }
+}
+
+/// A figment error as a sentence.
+fn said(error: &figment::Error) -> String {
+    let key = error.path.join(".");
+    let from = error.metadata.as_ref().map_or_else(String::new, |m| match &m.source {
+        Some(source) => format!(" in {source}"),
+        None => format!(" in {}", m.name),
+    });
+    let key = if key.is_empty() { String::new() } else { format!(" at `{key}`") };
+    format!("The settings{key}{from} cannot be used: {}.", error.kind)
+}
+
+/// Where data lives unless said otherwise (`decisions.md` section 5).
+///
+/// # Errors
+/// When there is no home directory.
+pub fn default_data_dir() -> Result<PathBuf, String> {
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/lib/tidelog".into());
+    }
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .map(|state| state.join("tidelog"))
+        .ok_or_else(|| "There is no home directory to keep data in; say where with --data DIR.".into())
+}
+
+/// Where `dev` also listens, and the CLI looks.
+pub fn dev_socket() -> PathBuf {
+    let folder = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_absolute()).unwrap_or_else(std::env::temp_dir);
+    folder.join("tidelog-dev.sock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVE: Mode = Mode::Serve { trust_loopback: false };
+
+    fn load(flags: Flags, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let environment = environment.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+        Config::load_from(SERVE, Flags { data: Some("d".into()), ..flags }, environment)
+    }
+
+    fn file(text: &str) -> (tempfile::TempDir, Flags) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.toml");
+        std::fs::write(&path, text).unwrap();
+        (dir, Flags { config: Some(path), ..Flags::default() })
+    }
+
+    #[test]
+    fn flags_beat_the_environment_which_beats_the_file_which_beats_the_defaults() {
+        let (_dir, flags) = file("[server]\nlisten = \"file:1\"\n[storage]\ncache_bytes = 1\nwrite_buffer_bytes = 1\n[http]\nhosts = [\"a\"]\n");
+        let environment = [
+            ("TIDELOG_STORAGE__CACHE_BYTES", "2"),
+            ("TIDELOG_SERVER__LISTEN", "127.0.0.1:2"),
+            ("TIDELOG_HTTP__ORIGINS", "[\"https://a.example\"]"),
+            ("TIDELOG_URL", "http://elsewhere"),
+            ("PATH", "/bin"),
+        ];
+        let config = load(flags.clone(), &environment).unwrap();
+        assert_eq!((config.listen.as_str(), config.raw.storage.cache_bytes, config.raw.storage.write_buffer_bytes), ("127.0.0.1:2", 2, 1));
+        assert_eq!((&config.raw.http.hosts[..], &config.raw.http.origins[..]), (&["a".to_owned()][..], &["https://a.example".to_owned()][..]));
+        let config = load(Flags { listen: Some("flag:3".into()), ..flags }, &environment).unwrap();
+        assert_eq!(config.listen, "flag:3");
+    }
+
+    #[test]
+    fn without_any_source_the_defaults_hold() {
+        let config = load(Flags::default(), &[]).unwrap();
+        assert_eq!(config.listen, "127.0.0.1:4080");
+        assert_eq!(config.sockets, [PathBuf::from("d/tidelog.sock")]);
+        assert_eq!(config.raw, Raw::default());
+    }
+
+    #[test]
+    fn an_unknown_key_refuses_to_start_and_says_where_it_is() {
+        let (_dir, flags) = file("[limits]\nconections = 5\n");
+        let error = load(flags, &[]).unwrap_err();
+        assert!(error.contains("conections") && error.contains("t.toml"), "{error}");
+        let error = load(Flags::default(), &[("TIDELOG_STORAGE__CASH_BYTES", "2")]).unwrap_err();
+        assert!(error.contains("cash_bytes") && error.contains("TIDELOG_STORAGE__CASH_BYTES"), "{error}");
+        assert!(load(Flags::default(), &[("TIDELOG_STORE__CACHE_BYTES", "2")]).is_err());
+    }
+
+    #[test]
+    fn a_wrong_type_a_missing_file_and_a_limit_out_of_range_are_sentences() {
+        let error = load(Flags { config: Some("none.toml".into()), ..Flags::default() }, &[]).unwrap_err();
+        assert!(error.contains("none.toml"), "{error}");
+        let error = load(Flags::default(), &[("TIDELOG_LIMITS__CONNECTIONS", "many")]).unwrap_err();
+        assert!(error.contains("limits.connections"), "{error}");
+        assert!(load(Flags::default(), &[("TIDELOG_LIMITS__MESSAGE_BYTES", "999999999")]).unwrap_err().contains("limits.message_bytes"));
+    }
+}

@@ -1,0 +1,198 @@
+//! Listeners: TCP and Unix sockets, and what every connection is held to before it speaks of streams.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::edge::{Edge, Peer, Socket};
+use crate::types::limits;
+
+/// Pause after an accept that failed: out of file handles, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What listeners share.
+#[derive(Clone)]
+pub struct Door {
+    /// The faces.
+    pub edge: Edge,
+    /// No more connections, and those that are open finish what they do.
+    pub stop: CancellationToken,
+    /// Every connection.
+    pub tasks: TaskTracker,
+    /// Most open TCP connections.
+    pub connections: u64,
+}
+
+/// Accepts TCP connections until told to stop.
+pub async fn tcp(door: Door, listener: TcpListener) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = door.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                // Small answers must not wait for the peer's acknowledgement of the one before.
+                let _ = stream.set_nodelay(true);
+                match door.edge.stats().enter(door.connections) {
+                    Some(slot) => door.spawn(Socket::tcp(stream, slot), Peer::Tcp(address)),
+                    None => tracing::warn!(%address, "refused a connection: {} are open (limits.connections)", door.connections),
+                }
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+/// Accepts connections of the operator until told to stop, then removes the socket. They are not counted against the limit.
+pub async fn unix(door: Door, listener: UnixListener, path: PathBuf) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = door.stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                if let Some(slot) = door.edge.stats().enter(u64::MAX) {
+                    door.spawn(Socket::unix(stream, slot), Peer::Local);
+                }
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+    let _ = std::fs::remove_file(&path);
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "a connection could not be accepted; trying again");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+impl Door {
+    fn spawn(&self, socket: Socket, peer: Peer) {
+        self.tasks.spawn(serve(self.edge.clone(), socket, peer, self.stop.clone()));
+    }
+}
+
+/// Serves one connection, HTTP/1.1 or HTTP/2 by prior knowledge.
+async fn serve(edge: Edge, socket: Socket, peer: Peer, stop: CancellationToken) {
+    let spoken = Arc::new(AtomicBool::new(false));
+    let service = {
+        let spoken = spoken.clone();
+        hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+            spoken.store(true, Ordering::Relaxed);
+            let edge = edge.clone();
+            async move { Ok::<_, std::convert::Infallible>(edge.handle(peer, request.map(Body::new)).await) }
+        })
+    };
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HEADER_TIMEOUT)
+        .max_headers(limits::HEADER_COUNT)
+        .max_buf_size(limits::HEADER_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(limits::HEADER_BYTES as u32)
+        .max_concurrent_streams(128)
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(1024)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .keep_alive_interval(limits::PING_EVERY)
+        .keep_alive_timeout(limits::PING_EVERY);
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
+    let mut stopping = pin!(stop.cancelled());
+    // The library's own timer begins when it knows which HTTP it speaks; a peer that says nothing never gets there.
+    let mut silent = pin!(tokio::time::sleep(limits::HEADER_TIMEOUT));
+    let (mut asked_to_stop, mut watched) = (false, true);
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(?peer, %error, "a connection ended early");
+                }
+                return;
+            }
+            () = stopping.as_mut(), if !asked_to_stop => {
+                asked_to_stop = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = silent.as_mut(), if watched => {
+                watched = false;
+                if !spoken.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Listens on a Unix socket that only this user can open. A stale socket left by a crash is replaced.
+///
+/// # Errors
+/// A sentence: another broker lives there, the place is taken by something else, or the path cannot be used.
+pub fn bind_unix(path: &Path) -> Result<UnixListener, String> {
+    let shown = path.display();
+    match std::fs::symlink_metadata(path) {
+        Err(_) => {}
+        Ok(found) if !found.file_type().is_socket() => return Err(format!("{shown} is there and is no socket; remove it, or choose another place with --socket.")),
+        Ok(_) => {
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(format!("A broker is listening on {shown}; stop it, or choose another place with --socket."));
+            }
+        }
+    }
+    // Bound under another name, made private, then moved into place: at no moment can anybody else open it.
+    let hidden = path.with_file_name(format!(".t{:x}", rand::random::<u32>()));
+    let bound = UnixListener::bind(&hidden).and_then(|listener| {
+        std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::rename(&hidden, path)?;
+        Ok(listener)
+    });
+    bound.map_err(|error| {
+        let _ = std::fs::remove_file(&hidden);
+        format!("No socket can be made at {shown}: {error}. Its path may have 107 bytes; choose another place with --socket.")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_live_one_refuses() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.sock");
+        let first = bind_unix(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(bind_unix(&path).unwrap_err().contains("is listening"));
+        drop(first); // the file stays, as after a crash
+        assert!(path.exists());
+        let _second = bind_unix(&path).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left over");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.sock");
+        std::fs::write(&path, "precious").unwrap();
+        assert!(bind_unix(&path).unwrap_err().contains("no socket"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+}

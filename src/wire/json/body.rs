@@ -1,0 +1,122 @@
+//! What REST calls send: appends and commits as JSON, and events as NDJSON. The same readers as the frames.
+
+use super::client;
+use super::event;
+use super::object::{self, Object};
+use crate::types::request::{CommitRequest, ProducerStamp};
+use crate::types::{Encoding, Error, EventRef, Events, EventsBuilder, StreamId};
+
+/// The body of `POST /v1/streams/{name}/events` (`application/json`).
+#[derive(Debug)]
+pub struct AppendBody {
+    /// One or more events.
+    pub events: Events,
+    /// Append only if this is the offset the first event would get.
+    pub expected_next_offset: Option<u64>,
+    /// Exactly-once identity.
+    pub producer: Option<ProducerStamp>,
+    /// Refuse with `stream_replaced` if the name means another stream by now.
+    pub stream_id: Option<StreamId>,
+}
+
+/// Reads `{"events":[…],"expected_next_offset"?,"producer"?,"stream_id"?}`.
+///
+/// # Errors
+/// `json_parsing_failed`, `unknown_field`, `bad_parameter` or `too_large`, naming the field.
+pub fn parse_append_body(body: &[u8]) -> Result<AppendBody, Error> {
+    let mut o = Object::parse("", object::text(body)?)?;
+    let read = AppendBody {
+        expected_next_offset: o.number_if("expected_next_offset")?,
+        producer: o.stamp()?,
+        stream_id: o.stream_id()?,
+        events: client::events(&mut o)?,
+    };
+    o.finish()?;
+    Ok(read)
+}
+
+/// [`parse_append_body`] for callers without a use for `stream_id`, which is an unknown field then: events, expected_next_offset,
+/// producer.
+///
+/// # Errors
+/// As [`parse_append_body`].
+pub fn parse_append_json(body: &[u8]) -> Result<(Events, Option<u64>, Option<ProducerStamp>), Error> {
+    let read = parse_append_body(body)?;
+    match read.stream_id {
+        Some(_) => Err(crate::wire::convert::unknown("stream_id", ["events", "expected_next_offset", "producer"].into_iter())),
+        None => Ok((read.events, read.expected_next_offset, read.producer)),
+    }
+}
+
+/// Reads the body of `POST /v1/commit`: a commit frame without `t` and `req`.
+///
+/// # Errors
+/// As [`parse_append_body`].
+pub fn parse_commit_json(body: &[u8]) -> Result<CommitRequest, Error> {
+    client::commit_request(Object::parse("", object::text(body)?)?)
+}
+
+/// Reads one event object, or an array of them.
+///
+/// # Errors
+/// As [`parse_append_body`].
+pub fn parse_events_json(body: &[u8]) -> Result<Events, Error> {
+    let text = object::text(body)?;
+    let mut builder = EventsBuilder::with_capacity(text.len());
+    if text.trim_ascii_start().starts_with('[') {
+        object::each_item("events", text, |i, item| event::push_event(&mut builder, &format!("events[{i}]"), item.get()))?;
+    } else {
+        whole(text)?;
+        event::push_event(&mut builder, "events[0]", text)?;
+    }
+    builder.finish()
+}
+
+/// What a line of NDJSON is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lines {
+    /// An event object.
+    Events,
+    /// The JSON data of an event (`?lines=data`).
+    Data,
+}
+
+/// Reads NDJSON: one event per line; blank lines are skipped. Errors count events, blank lines not included, from 0.
+///
+/// # Errors
+/// As [`parse_append_body`].
+pub fn parse_ndjson(body: &[u8], lines: Lines) -> Result<Events, Error> {
+    let mut builder = EventsBuilder::with_capacity(body.len());
+    for line in body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
+        match lines {
+            Lines::Events => push_event_line(&mut builder, line)?,
+            Lines::Data => push_data_line(&mut builder, line)?,
+        }
+    }
+    builder.finish()
+}
+
+/// Adds a line that is an event object.
+///
+/// # Errors
+/// As [`parse_append_body`], with `events[n]` for the n-th event of `builder`. The builder is unchanged then.
+pub fn push_event_line(builder: &mut EventsBuilder, line: &[u8]) -> Result<(), Error> {
+    let path = format!("events[{}]", builder.len());
+    let text = object::text(line).and_then(|text| whole(text).map(|()| text)).map_err(|e| e.detail("field", path.clone()))?;
+    event::push_event(builder, &path, text)
+}
+
+/// Adds a line that is the JSON data of an event.
+///
+/// # Errors
+/// As [`push_event_line`].
+pub fn push_data_line(builder: &mut EventsBuilder, line: &[u8]) -> Result<(), Error> {
+    builder.push(&EventRef { data: line.trim_ascii(), encoding: Encoding::Json, ..EventRef::default() })
+}
+
+/// Is this one JSON value? Asked where the text is the caller's own, so that bad syntax is told from a bad value.
+fn whole(text: &str) -> Result<(), Error> {
+    serde_json::from_str::<serde::de::IgnoredAny>(text)
+        .map(drop)
+        .map_err(|e| Error::new(crate::types::Code::JsonParsingFailed, format!("This is not JSON: {e}.")))
+}

@@ -1,0 +1,10 @@
+//! The faces over real sockets, in one process: what goes in, what comes out, and that bad input hurts nobody.
+
+mod auth;
+mod http_bad;
+mod http_good;
+mod limits;
+mod ops;
+mod support;
+mod ws_bad;
+mod ws_good;
