@@ -19,10 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = || set.file.iter().filter(|file| file.package() == "tidelog.v1");
     let messages: Vec<_> = files().flat_map(|file| &file.message_type).collect();
     let index: BTreeMap<String, usize> = messages.iter().enumerate().map(|(i, m)| (format!(".tidelog.v1.{}", m.name()), i)).collect();
-    let enums: BTreeMap<String, Vec<i32>> = files()
-        .flat_map(|file| &file.enum_type)
-        .map(|e| (format!(".tidelog.v1.{}", e.name()), e.value.iter().map(|v| v.number()).collect()))
-        .collect();
+    let enums: BTreeMap<String, Vec<i32>> =
+        files().flat_map(|file| &file.enum_type).map(|e| (format!(".tidelog.v1.{}", e.name()), e.value.iter().map(|v| v.number()).collect())).collect();
     let mut table = String::from("static MESSAGES: &[MessageRule] = &[\n");
     for message in &messages {
         writeln!(table, "    MessageRule {{ name: {:?}, fields: &[", message.name())?;

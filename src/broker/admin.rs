@@ -136,22 +136,41 @@ impl Broker {
         });
     }
 
-    /// Goes on with deletions that a stop interrupted, and forgets operations that ended long ago.
+    /// At the start: goes on with deletions that a stop interrupted.
     pub(super) async fn resume_operations(&self) -> Result<()> {
-        let mut after = None;
+        for (stream, info) in self.operations_on_disk().await? {
+            if !info.is_final() && info.command == "stream.Delete" {
+                info!(stream = %info.stream, "going on with the deletion of a stream");
+                self.spawn_delete(stream, info);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets operations that ended longer ago than they are kept ([`limits::OPERATION_KEPT`]). The server calls it now and then.
+    ///
+    /// # Errors
+    /// When the engine cannot be read or written.
+    pub async fn forget_operations(&self) -> Result<()> {
+        let horizon = TimeUs(TimeUs::now().0 - limits::OPERATION_KEPT.as_micros() as i64);
+        let old = self.operations_on_disk().await?.into_iter().map(|(_, info)| info);
+        let operations: Vec<OperationId> = old.filter(|info| info.is_final() && info.updated < horizon).map(|info| info.id).collect();
+        if operations.is_empty() {
+            return Ok(());
+        }
+        self.ask(0, |reply| Intent::ForgetOperations { operations, reply }).await
+    }
+
+    async fn operations_on_disk(&self) -> Result<Vec<(StreamId, OperationInfo)>> {
+        let (mut found, mut after) = (Vec::new(), None);
         loop {
             let page = self.inner.engine.scan(rows::prefix::operations(), after, 256).await.map_err(|e| engine_failure(&e))?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
+            let Some((last, _)) = page.last() else { return Ok(found) };
             after = Some(last.to_vec());
             for (key, bytes) in page {
                 let row: value::Operation = rows::decode(&bytes).map_err(Error::internal)?;
-                let Ok(id) = uuid::Uuid::from_slice(key.get(1..).unwrap_or_default()) else { continue };
-                let stream = StreamId(row.stream_id);
-                let info = operation::from_row(OperationId(id), row);
-                if !info.is_final() && info.command == "stream.Delete" {
-                    info!(stream = %info.stream, "going on with the deletion of a stream");
-                    self.spawn_delete(stream, info);
-                }
+                let id = uuid::Uuid::from_slice(key.get(1..).unwrap_or_default()).map_err(|e| Error::internal(e.to_string()))?;
+                found.push((StreamId(row.stream_id), operation::from_row(OperationId(id), row)));
             }
         }
     }

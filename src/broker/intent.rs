@@ -121,6 +121,13 @@ pub enum Intent {
         /// Answer.
         reply: Reply<()>,
     },
+    /// Rows of operations that ended long ago go.
+    ForgetOperations {
+        /// Which.
+        operations: Vec<OperationId>,
+        /// Answer.
+        reply: Reply<()>,
+    },
     /// Drop events before an offset.
     Trim {
         /// Which.
@@ -262,6 +269,7 @@ impl Intent {
             Self::CreateStream { reply, .. } => tell(reply, error),
             Self::DeleteStream { reply, .. } => tell(reply, error),
             Self::FinishDelete { reply, .. }
+            | Self::ForgetOperations { reply, .. }
             | Self::CloseStream { reply, .. }
             | Self::CreateSubscription { reply, .. }
             | Self::DeleteSubscription { reply, .. }

@@ -136,31 +136,25 @@ async fn print(consumer: &mut Consumer, stream: &str, json: bool, count: Option<
     let mut unconfirmed = None;
     while left > 0 {
         let Some(first) = consumer.next().await else { break };
-        let mut last = None;
-        let mut delivery = Some(first);
+        let (mut last, mut printed) = (None, 0);
         let mut ended: Outcome = Ok(());
-        for _ in 0..PRINT_AT_ONCE {
-            match delivery.take() {
-                Some(Ok(Delivery::Event(event))) => {
+        let mut delivery = Some(first);
+        while let Some(step) = delivery {
+            match step {
+                Ok(Delivery::Event(event)) => {
                     out.event(stream, &event, json)?;
                     last = Some(event.offset);
-                    left -= 1;
-                    if left == 0 {
-                        break;
-                    }
+                    (left, printed) = (left - 1, printed + 1);
                 }
-                Some(Ok(Delivery::Gap { from, to, reason })) => {
+                Ok(Delivery::Gap { from, to, reason }) => {
                     eprintln!("Events {from} to {to} are gone ({}).", reason.as_str());
                     last = Some(to);
                 }
-                Some(Ok(Delivery::Live { .. })) => {}
-                Some(Err(error)) => {
-                    ended = Err(error.into());
-                    break;
-                }
-                None => break,
+                Ok(Delivery::Live { .. }) => {}
+                Err(error) => ended = Err(error.into()),
             }
-            delivery = consumer.try_next();
+            // Whatever is taken is printed: nothing is asked for that this round would drop.
+            delivery = if left > 0 && printed < PRINT_AT_ONCE && ended.is_ok() { consumer.try_next() } else { None };
         }
         out.flush()?;
         if let (true, Some(offset)) = (acks, last) {

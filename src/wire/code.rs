@@ -177,7 +177,13 @@ mod tests {
             assert_eq!(rows.len(), 1, "docs/errors.md needs exactly one row for {code}");
             let cells: Vec<_> = rows[0].split('|').map(str::trim).collect();
             let n = numbers(code);
-            let http = if code == Code::TxnPartFailed { "as its cause".to_owned() } else if n.http == n.error_code { n.http.to_string() } else { format!("{} (body {})", n.http, n.error_code) };
+            let http = if code == Code::TxnPartFailed {
+                "as its cause".to_owned()
+            } else if n.http == n.error_code {
+                n.http.to_string()
+            } else {
+                format!("{} (body {})", n.http, n.error_code)
+            };
             let grpc = if code == Code::TxnPartFailed { "as its cause" } else { grpc_name(n.grpc) };
             let socket = match n.websocket {
                 Action::Frame => "frame".to_owned(),

@@ -12,3 +12,5 @@ pub mod proto;
 
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod tests;

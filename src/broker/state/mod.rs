@@ -247,6 +247,7 @@ impl State {
         match intent {
             Intent::CreateStream { new, .. } => drop(self.lacks_stream(&new.name, &mut needs)),
             Intent::DeleteStream { stream, .. } | Intent::Trim { stream, .. } | Intent::CloseStream { stream, .. } => drop(self.lacks_stream(stream, &mut needs)),
+            Intent::ForgetOperations { .. } => {}
             Intent::FinishDelete { stream, .. } => {
                 if self.streams.get(stream).is_none() {
                     needs.push(Need::Stream(*stream));
@@ -334,6 +335,10 @@ impl State {
             Intent::FinishDelete { stream, operation, reply } => {
                 let result = self.finish_delete(stream, *operation);
                 self.answer(Answer::Done(reply, result));
+            }
+            Intent::ForgetOperations { operations, reply } => {
+                operations.into_iter().for_each(|id| self.delete(Key::Operation(id)));
+                self.answer(Answer::Done(reply, Ok(())));
             }
             Intent::Trim { stream, before, base, bytes_before, reply } => {
                 let result = self.trim_stream(&stream, before, base, bytes_before);

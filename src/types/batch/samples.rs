@@ -37,8 +37,11 @@ impl Sample {
 
 /// Text with everything that needs escaping.
 pub(crate) fn text(max: usize) -> impl Strategy<Value = String> {
-    vec(prop_oneof![6 => any::<char>(), 6 => proptest::char::range(' ', '~'), 1 => Just('"'), 1 => Just('\\'), 1 => proptest::char::range('\0', '\u{1f}')], 0..max)
-        .prop_map(|chars| chars.into_iter().collect())
+    vec(
+        prop_oneof![6 => any::<char>(), 6 => proptest::char::range(' ', '~'), 1 => Just('"'), 1 => Just('\\'), 1 => proptest::char::range('\0', '\u{1f}')],
+        0..max,
+    )
+    .prop_map(|chars| chars.into_iter().collect())
 }
 
 fn json_value() -> impl Strategy<Value = String> {

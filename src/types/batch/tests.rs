@@ -31,7 +31,6 @@ fn refused(bytes: &[u8]) -> Error {
     Events::from_wire(bytes).expect_err("must be refused")
 }
 
-
 proptest! {
     #[test]
     fn what_the_builder_writes_the_door_reads(samples in samples(12)) {
@@ -304,13 +303,16 @@ fn a_refused_event_leaves_the_builder_as_it_was() {
 fn the_fingerprint_is_the_documented_one() {
     // formats.md: u32 LE count; per event length and bytes of type and key, number of headers, names and values, encoding, data.
     let s = Sample { kind: "t".into(), key: "kk".into(), headers: vec![("h".into(), "v".into())], ..Sample::json("7") };
-    let canonical = [&[1u8, 0, 0, 0][..], &[1, 0, 0, 0], b"t", &[2, 0, 0, 0], b"kk", &[1, 0, 0, 0], &[1, 0, 0, 0], b"h", &[1, 0, 0, 0], b"v", &[0], &[1, 0, 0, 0], b"7"].concat();
+    let canonical =
+        [&[1u8, 0, 0, 0][..], &[1, 0, 0, 0], b"t", &[2, 0, 0, 0], b"kk", &[1, 0, 0, 0], &[1, 0, 0, 0], b"h", &[1, 0, 0, 0], b"v", &[0], &[1, 0, 0, 0], b"7"]
+            .concat();
     assert_eq!(build(&[s]).fingerprint(), xxhash_rust::xxh3::xxh3_128(&canonical));
 }
 
 #[test]
 fn the_longest_prefix_fits_in_front_of_the_events() {
-    let stamp = Stamp { base_offset: u64::MAX - 1, time: TimeUs(-1), log_epoch: u64::MAX, author_user: u64::MAX, author_source: u64::MAX, bytes_before: u64::MAX };
+    let stamp =
+        Stamp { base_offset: u64::MAX - 1, time: TimeUs(-1), log_epoch: u64::MAX, author_user: u64::MAX, author_source: u64::MAX, bytes_before: u64::MAX };
     let batch = build(&[Sample::json("1")]).stamp(StreamId(u64::MAX), stamp);
     let read = Batch::from_stored(StreamId(u64::MAX), u64::MAX - 1, batch.value().clone()).unwrap();
     assert_eq!(read.head, batch.head);
@@ -318,10 +320,10 @@ fn the_longest_prefix_fits_in_front_of_the_events() {
 
 #[test]
 fn slices_outside_the_batch_are_none() {
-    let batch = Arc::new(build(&[Sample::json("1"), Sample::json("2")]).stamp(
-        StreamId(1),
-        Stamp { base_offset: 10, time: TimeUs(1), log_epoch: 1, author_user: 1, author_source: 0, bytes_before: 0 },
-    ));
+    let batch = Arc::new(
+        build(&[Sample::json("1"), Sample::json("2")])
+            .stamp(StreamId(1), Stamp { base_offset: 10, time: TimeUs(1), log_epoch: 1, author_user: 1, author_source: 0, bytes_before: 0 }),
+    );
     for range in [0..10, 12..20, 11..11] {
         assert!(Slice::of(batch.clone(), range).is_none());
     }

@@ -133,7 +133,7 @@ fn render(batch: &Batch) -> Rendered {
 /// data, become spaces.
 pub fn single_line(event: &[u8]) -> Cow<'_, [u8]> {
     let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
-    if !event.iter().any(|b| is_end(b)) {
+    if !event.iter().any(is_end) {
         return Cow::Borrowed(event);
     }
     Cow::Owned(event.iter().map(|b| if is_end(b) { b' ' } else { *b }).collect())
@@ -150,26 +150,21 @@ pub(super) fn push_event(builder: &mut EventsBuilder, path: &str, raw: &str) -> 
     let encoding = o.word_if("encoding", Encoding::parse, "json, utf8, base64")?.unwrap_or_default();
     let at = o.at("data");
     // `null` is a JSON value like any other.
-    let data = o.peek("data").ok_or_else(|| convert::missing(&at))?.get();
+    let raw = o.peek("data").ok_or_else(|| convert::missing(&at))?;
     o.take("data");
     o.finish()?;
-    let data: Cow<'_, [u8]> = match encoding {
-        Encoding::Json => Cow::Borrowed(data.as_bytes()),
-        Encoding::Utf8 => bytes(object::string(&at, data)?),
+    let headers = headers.iter().map(|(n, v)| (&**n, &**v)).collect();
+    let head = EventRef { kind: &kind, key: &key, headers, encoding, ..EventRef::default() };
+    let pushed = match encoding {
+        Encoding::Json => builder.push_json(&head, raw),
+        Encoding::Utf8 => builder.push(&EventRef { data: object::string(&at, raw.get())?.as_bytes(), ..head }),
         Encoding::Binary => {
-            let text = object::string(&at, data)?;
-            Cow::Owned(BASE64.decode(text.as_bytes()).map_err(|e| Error::bad(&at, format!("{at} says base64 but is not: {e}.")))?)
+            let text = object::string(&at, raw.get())?;
+            let data = BASE64.decode(text.as_bytes()).map_err(|e| Error::bad(&at, format!("{at} says base64 but is not: {e}.")))?;
+            builder.push(&EventRef { data: &data, ..head })
         }
     };
-    let event = EventRef {
-        data: &data,
-        encoding,
-        kind: &kind,
-        key: &key,
-        headers: headers.iter().map(|(n, v)| (&**n, &**v)).collect(),
-        removed: Default::default(),
-    };
-    builder.push(&event).map_err(|e| if path == own { e } else { relocate(e, &own, path) })
+    pushed.map_err(|e| if path == own { e } else { relocate(e, &own, path) })
 }
 
 fn bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {

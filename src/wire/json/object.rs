@@ -290,7 +290,13 @@ impl<'a> Object<'a> {
             "earliest" => Start::Earliest,
             "latest" => Start::Latest,
             text => Start::Time(convert::time(&field, text).map_err(|_| {
-                Error::bad(&field, format!("{field} is {}; it may be an offset, \"earliest\", \"latest\" or a time like 2026-01-26T10:00:00Z.", crate::types::name::quote(text)))
+                Error::bad(
+                    &field,
+                    format!(
+                        "{field} is {}; it may be an offset, \"earliest\", \"latest\" or a time like 2026-01-26T10:00:00Z.",
+                        crate::types::name::quote(text)
+                    ),
+                )
             })?),
         }))
     }

@@ -261,7 +261,19 @@ fn read(text: &[u8]) -> Result<Option<ServerFrame>, String> {
         t: std::borrow::Cow<'a, str>,
     }
     const KNOWN: [&str; 14] = [
-        "hello", "subscribed", "events", "live", "progress", "gap", "acked", "unsubscribed", "pong", "producer_opened", "resumed", "appended", "committed",
+        "hello",
+        "subscribed",
+        "events",
+        "live",
+        "progress",
+        "gap",
+        "acked",
+        "unsubscribed",
+        "pong",
+        "producer_opened",
+        "resumed",
+        "appended",
+        "committed",
         "error",
     ];
     let text = std::str::from_utf8(text).map_err(|e| e.to_string())?;
@@ -275,7 +287,8 @@ fn read(text: &[u8]) -> Result<Option<ServerFrame>, String> {
     let stream = || StreamName::parse(m.stream.as_deref().unwrap_or_default()).map_err(|e| e.message.clone());
     let frame = match &*m.t {
         "hello" => {
-            let limits: serde_json::Map<String, serde_json::Value> = m.limits.map_or(Ok(Default::default()), |raw| serde_json::from_str(raw.get())).map_err(|e| e.to_string())?;
+            let limits: serde_json::Map<String, serde_json::Value> =
+                m.limits.map_or(Ok(Default::default()), |raw| serde_json::from_str(raw.get())).map_err(|e| e.to_string())?;
             let limits = limits.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?))).collect();
             ServerFrame::Hello(Hello { version: need(m.version, "version")?, limits, capabilities: m.capabilities })
         }

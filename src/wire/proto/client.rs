@@ -5,7 +5,8 @@ use prost::Message;
 
 use super::{strict, v1};
 use crate::types::request::{
-    AckLevel, AppendRequest, CommitAck, CommitAppend, CommitRequest, Credit, Expect, OnGap, OpenProducerRequest, ResumeRequest, Start, SubscribeRequest, Takeover,
+    AckLevel, AppendRequest, CommitAck, CommitAppend, CommitRequest, Credit, Expect, OnGap, OpenProducerRequest, ResumeRequest, Start, SubscribeRequest,
+    Takeover,
 };
 use crate::types::varint::{self, Wire};
 use crate::types::{Error, Events, ProducerId, StreamId, StreamName, TimeUs};
@@ -44,9 +45,7 @@ pub fn decode_client(bytes: impl AsRef<[u8]>) -> Result<ClientFrame, FrameError>
         8 => resume(body).map_err(other(about_req())),
         9 => append(body).map_err(|error| FrameError { error, about: about_req(), append: Some(append_session(body)) }),
         10 => commit(body).map_err(other(about_req())),
-        n => Err(FrameError::of_anything(
-            Error::new(crate::types::Code::UnknownField, format!("ClientFrame has no variant {n}.")).detail("field", "frame"),
-        )),
+        n => Err(FrameError::of_anything(Error::new(crate::types::Code::UnknownField, format!("ClientFrame has no variant {n}.")).detail("field", "frame"))),
     }
 }
 
@@ -243,7 +242,8 @@ fn commit(body: &[u8]) -> Result<ClientFrame, Error> {
 fn commit_append(index: usize, content: &[u8]) -> Result<CommitAppend, Error> {
     let path = format!("appends[{index}]");
     let parts = part(content);
-    let m: v1::CommitAppend = v1::CommitAppend::decode(parts.head.freeze()).map_err(|e| Error::bad(&path, format!("{path} is not a protobuf CommitAppend: {e}.")))?;
+    let m: v1::CommitAppend =
+        v1::CommitAppend::decode(parts.head.freeze()).map_err(|e| Error::bad(&path, format!("{path} is not a protobuf CommitAppend: {e}.")))?;
     Ok(CommitAppend {
         stream: convert::stream(&format!("{path}.stream"), &m.stream)?,
         stream_id: m.stream_id.map(StreamId),

@@ -142,21 +142,19 @@ fn read_server(bytes: &[u8]) -> Result<Option<ServerFrame>, String> {
     use v1::server_frame::Frame;
     // The events frame is taken apart by hand: its batches are kept as they came.
     let mut rest = bytes;
-    if let Some((number, Wire::Bytes(body))) = varint::take_field(&mut rest) {
-        if number == u32::from(EVENTS_VARIANT) {
-            return read_events(body).map(Some);
-        }
+    if let Some((number, Wire::Bytes(body))) = varint::take_field(&mut rest)
+        && number == u32::from(EVENTS_VARIANT)
+    {
+        return read_events(body).map(Some);
     }
     let frame = v1::ServerFrame::decode(bytes).map_err(|e| e.to_string())?.frame;
     let Some(frame) = frame else { return Ok(None) };
     let name = |text: &str| convert::stream("stream", text).map_err(|e| e.message.clone());
     let frame = match frame {
         Frame::Events(_) => return Err("its events come after something else".into()),
-        Frame::Hello(m) => ServerFrame::Hello(Hello {
-            version: m.version,
-            limits: m.limits.into_iter().map(|l| (l.name, l.value)).collect(),
-            capabilities: m.capabilities,
-        }),
+        Frame::Hello(m) => {
+            ServerFrame::Hello(Hello { version: m.version, limits: m.limits.into_iter().map(|l| (l.name, l.value)).collect(), capabilities: m.capabilities })
+        }
         Frame::Subscribed(m) => {
             let reply = Subscribed {
                 stream: name(&m.stream)?,

@@ -90,9 +90,8 @@ fn walk(rule: &MessageRule, mut bytes: &[u8]) -> Result<(), Problem> {
                 counts[number as usize & 15] += 1;
                 let message = &MESSAGES[*index];
                 if message.name != "Event" {
-                    walk(message, inner).map_err(|problem| {
-                        problem.inside(&if field.repeated { format!("{}[{index_in_list}]", field.name) } else { field.name.to_owned() })
-                    })?;
+                    walk(message, inner)
+                        .map_err(|problem| problem.inside(&if field.repeated { format!("{}[{index_in_list}]", field.name) } else { field.name.to_owned() }))?;
                 }
             }
             (Kind::Enum(known), Wire::Varint(n)) => {
