@@ -65,8 +65,6 @@ struct World {
     examples: PathBuf,
     notes: Vec<PathBuf>,
     workers: Vec<Worker>,
-    /// Thawed processes whose successor works already; each ends by itself when it learns.
-    zombies: Vec<Process>,
     broker: Broker,
 }
 
@@ -175,11 +173,13 @@ impl World {
 
     /// Two processes in one role: the older wakes up beside its successor, like after a pause of its machine.
     fn freeze(&mut self, role: Role) {
+        self.broker.ready();
         assert!(self.worker(role).process.ended().is_none(), "{role:?} had ended by itself:\n{}", self.log(role));
         self.worker(role).process.signal(Signal::STOP);
-        let old = self.replace(role);
+        let mut old = self.replace(role);
         old.signal(Signal::CONT);
-        self.zombies.push(old);
+        // It learns that it was replaced, and ends by itself.
+        assert!(!old.wait().success(), "{role:?} was replaced and ended as if nothing had happened");
     }
 
     fn log(&self, role: Role) -> String {
@@ -212,7 +212,7 @@ async fn run(seed: u64, dir: &Path, examples: PathBuf) -> History {
         client.admin().create_stream(stream, Map::new()).await.expect("a stream is created");
     }
     client.admin().close_stream(CLOSED).await.expect("a stream is closed");
-    let mut world = World { dir: dir.to_owned(), seed, examples, notes: Vec::new(), workers: Vec::new(), zombies: Vec::new(), broker };
+    let mut world = World { dir: dir.to_owned(), seed, examples, notes: Vec::new(), workers: Vec::new(), broker };
     KILLS.iter().filter(|(role, _)| *role != Role::Broker).for_each(|(role, _)| world.start(*role));
 
     let since = Instant::now();
@@ -279,10 +279,6 @@ async fn run(seed: u64, dir: &Path, examples: PathBuf) -> History {
         cursors.iter().find(|p| p.next != end && p.subscription != "plain").map_or(Ok(()), |p| Err(format!("cursor {} is at {} of {end}", p.subscription, p.next)))
     })
     .await;
-    for zombie in &mut world.zombies {
-        // A thawed process learns that it was replaced and ends by itself, with an error.
-        assert!(!zombie.wait().success(), "a process that was replaced ended as if nothing had happened");
-    }
     for mut worker in std::mem::take(&mut world.workers).into_iter().filter(|w| !matches!(w.role, Role::Producers(_))) {
         let status = worker.process.stop();
         assert!(status.success(), "{:?} ended with {status}:\n{}", worker.role, world.log(worker.role));
