@@ -48,7 +48,7 @@ async fn follow(client: &Client, db: &Connection, args: &Args, applied: &mut u64
         let event = event?;
         db.execute("INSERT INTO effects (log_offset, data) VALUES (?1, ?2)", params![event.offset as i64, &event.data[..]])?;
         *applied += 1;
-        if *applied % ACK_EVERY == 0 {
+        if applied.is_multiple_of(ACK_EVERY) {
             consumer.ack(event.offset);
         }
     }

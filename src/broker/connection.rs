@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
@@ -62,6 +62,8 @@ pub struct Connection {
     broker: Broker,
     who: Principal,
     pipes: HashMap<(String, Option<ProducerId>), Arc<Pipe>>,
+    /// A frame was so broken that it may have been of any session: those that are used for the first time later are poisoned too.
+    spoiled: bool,
     outstanding: Arc<AtomicUsize>,
 }
 
@@ -76,7 +78,7 @@ impl Drop for Outstanding {
 
 impl Connection {
     pub(super) fn new(broker: Broker, who: Principal) -> Self {
-        Self { broker, who, pipes: HashMap::new(), outstanding: Arc::default() }
+        Self { broker, who, pipes: HashMap::new(), spoiled: false, outstanding: Arc::default() }
     }
 
     /// For whom.
@@ -85,7 +87,9 @@ impl Connection {
     }
 
     fn pipe(&mut self, stream: &StreamName, producer: Option<&ProducerId>) -> Arc<Pipe> {
-        self.pipes.entry((stream.folded().into_owned(), producer.cloned())).or_default().clone()
+        let spoiled = self.spoiled;
+        let new = || Arc::new(Pipe { poisoned: AtomicBool::new(spoiled) });
+        self.pipes.entry((stream.folded().into_owned(), producer.cloned())).or_insert_with(new).clone()
     }
 
     async fn submit<T: Unpin + Send + 'static>(&self, bytes: usize, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Intent) -> Pending<T> {
@@ -132,6 +136,7 @@ impl Connection {
                 self.broker.submit(Intent::Spoil { stream, producer, pipe }, None, false);
             }
             None => {
+                self.spoiled = true;
                 for ((stream, producer), pipe) in &self.pipes {
                     let (stream, producer) = (StreamName::stored(stream), producer.clone());
                     self.broker.submit(Intent::Spoil { stream, producer, pipe: pipe.clone() }, None, false);
