@@ -248,11 +248,15 @@ impl State {
             Intent::CreateStream { new, .. } => drop(self.lacks_stream(&new.name, &mut needs)),
             Intent::DeleteStream { stream, .. } | Intent::Trim { stream, .. } | Intent::CloseStream { stream, .. } => drop(self.lacks_stream(stream, &mut needs)),
             Intent::ForgetOperations { .. } => {}
-            Intent::FinishDelete { stream, .. } => {
-                if self.streams.get(stream).is_none() {
-                    needs.push(Need::Stream(*stream));
+            // The name too: a read of it that is on its way would bring the old stream back.
+            Intent::FinishDelete { stream, .. } => match self.streams.get(stream) {
+                None => needs.push(Need::Stream(*stream)),
+                Some(None) => {}
+                Some(Some(found)) => {
+                    let name = found.name.clone();
+                    self.lacks_stream(&name, &mut needs);
                 }
-            }
+            },
             Intent::CreateSubscription { stream, name, .. } | Intent::DeleteSubscription { stream, name, .. } | Intent::Seek { stream, name, .. } => {
                 self.lacks_cursor(stream, name, &mut needs);
             }
