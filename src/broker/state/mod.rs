@@ -139,6 +139,8 @@ struct Group {
     effects: Vec<Effect>,
     answers: Vec<Answer>,
     events: u64,
+    /// Cursors as they were before this group touched them; `None` = it made them.
+    before: HashMap<(StreamId, SubscriptionId), Option<Cursor>>,
 }
 
 /// A finished group: what to write, and what to do and say when it is durable.
@@ -188,6 +190,8 @@ pub struct State {
     group: Group,
     /// Cursors of the sealed group, until it is durable.
     unsettled: Vec<(StreamId, SubscriptionId)>,
+    /// Of the sealed group: its `before`.
+    undo: HashMap<(StreamId, SubscriptionId), Option<Cursor>>,
 }
 
 const PRESENT: &str = "`lacks` found it in memory just before";
@@ -213,6 +217,7 @@ impl State {
             full: None,
             group: Group::default(),
             unsettled: Vec::new(),
+            undo: HashMap::new(),
             stable_counters: counters,
             counters,
         }
@@ -476,6 +481,7 @@ impl State {
             }
         }
         self.unsettled = group.cursors.into_iter().collect();
+        self.undo = group.before;
         Sealed {
             set: WriteSet { appends: group.appends, rows: group.rows.into_iter().collect(), ranges: group.ranges },
             news,
@@ -514,13 +520,27 @@ impl State {
         self.streams.retain(|_, _| false);
         self.producers.retain(|_, _| false);
         self.sub_names.retain(|_, _| false);
-        self.cursors.retain(|_, cursor| {
+        // Cursors hold what is not on disk: sessions, and acks of level `received` that were answered (C-16). Those stand;
+        // only what the refused group did to them is taken back. A session it opened was never announced.
+        let undo = std::mem::take(&mut self.undo);
+        self.cursors.retain(|key, _| !undo.contains_key(key));
+        for (key, cursor) in undo {
+            if let Some(cursor) = cursor {
+                self.cursors.insert(key, Some(cursor));
+            }
+        }
+        let dirty = &mut self.dirty;
+        self.cursors.retain(|key, cursor| {
             let Some(cursor) = cursor else { return false };
-            cursor.row = cursor.stable;
-            cursor.dirty = false;
-            // A session the refused group opened was never announced; one it fenced is live again.
-            cursor.mark.as_ref().is_some_and(|mark| mark.epoch == cursor.row.epoch)
+            cursor.dirty = cursor.row.next != cursor.stable.next;
+            if cursor.dirty {
+                dirty.insert(*key);
+            }
+            true
         });
+        if !self.dirty.is_empty() {
+            self.dirty_since = Some(self.now.mono);
+        }
     }
 
     /// The stream a name means. Call it only after [`State::lacks`].
@@ -561,8 +581,11 @@ impl State {
         self.sub_names.get(&(stream, name.folded().into_owned())).copied().flatten()
     }
 
+    /// A cursor, which the group may change.
     fn cursor(&mut self, stream: StreamId, id: SubscriptionId) -> &mut Cursor {
-        self.cursors.get(&(stream, id)).expect(PRESENT).as_mut().expect(PRESENT)
+        let cursor = self.cursors.get(&(stream, id)).expect(PRESENT).as_mut().expect(PRESENT);
+        self.group.before.entry((stream, id)).or_insert_with(|| Some(cursor.clone()));
+        cursor
     }
 }
 

@@ -53,6 +53,7 @@ impl State {
         self.put_id(Key::SubscriptionName(stream, &folded), id.0);
         let floor = self.stream(stream).epoch_floor;
         self.sub_names.insert((stream, folded), Some(id));
+        self.group.before.insert((stream, id), None);
         self.cursors.insert((stream, id), Some(Cursor::new(meta, next, floor, self.now.wall_us)));
         self.group.cursors.insert((stream, id));
         id

@@ -70,7 +70,11 @@ impl State {
 
     fn end_sessions(&mut self, stream: StreamId, name: &StreamName) {
         let mut ended: Vec<Arc<Mark>> = Vec::new();
-        self.cursors.retain(|(of, _), cursor| {
+        let before = &mut self.group.before;
+        self.cursors.retain(|(of, id), cursor| {
+            if *of == stream {
+                before.entry((*of, *id)).or_insert_with(|| cursor.clone());
+            }
             if *of == stream
                 && let Some(mark) = cursor.as_mut().and_then(|c| c.mark.take())
             {
