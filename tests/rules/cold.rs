@@ -169,3 +169,19 @@ async fn a_refused_commit_leaves_everything_as_it_was() {
     assert_eq!(reader.ack(&mut c, 1).await, acked(2), "the session that nobody fenced lives on");
     assert_eq!(reader.take(2).await, [(2, "a".into()), (3, "b".into())]);
 }
+
+#[tokio::test]
+async fn p12_a_refused_commit_poisons_the_sessions_whose_appends_were_in_it() {
+    let bench = Bench::with_stream("s").await;
+    let mut c = bench.connect();
+    bench.engine.stop();
+    let refused_one = c.append(plain("s", &["a"])).await;
+    bench.engine.waiting().await;
+    let behind = c.append(plain("s", &["b"])).await;
+    bench.engine.refuse_next(EngineError::Full("a test filled it".into()));
+    bench.engine.go();
+    refused(soon(refused_one).await, Code::StorageFull, "");
+    refused(soon(behind).await, Code::SessionPoisoned, "P-12");
+    answer(c.resume(resuming("s", None, None))).await.unwrap();
+    assert_eq!(send(&mut c, plain("s", &["a"])).await, stored(0, 1));
+}

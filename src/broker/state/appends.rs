@@ -73,6 +73,8 @@ impl State {
         let result = self.append_alone(append);
         if result.is_err() {
             pipe.poisoned.store(true, Ordering::Relaxed);
+        } else {
+            self.group.pipes.push(pipe);
         }
         result
     }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::clock::{Clock, Now};
 use super::cursor::{Cursor, Mark};
 use super::generations::{Evictable, Generations};
-use super::intent::{Answer, Intent};
+use super::intent::{Answer, Intent, Pipe};
 use super::producer::Producer;
 use super::shared::{Bounds, News, Registry};
 use crate::log::rows::{self, value};
@@ -141,6 +141,8 @@ struct Group {
     events: u64,
     /// Cursors as they were before this group touched them; `None` = it made them.
     before: HashMap<(StreamId, SubscriptionId), Option<Cursor>>,
+    /// Append sessions it has good news for.
+    pipes: Vec<Arc<Pipe>>,
 }
 
 /// A finished group: what to write, and what to do and say when it is durable.
@@ -192,6 +194,8 @@ pub struct State {
     unsettled: Vec<(StreamId, SubscriptionId)>,
     /// Of the sealed group: its `before`.
     undo: HashMap<(StreamId, SubscriptionId), Option<Cursor>>,
+    /// Of the sealed group: its `pipes`.
+    hopeful: Vec<Arc<Pipe>>,
 }
 
 const PRESENT: &str = "`lacks` found it in memory just before";
@@ -218,6 +222,7 @@ impl State {
             group: Group::default(),
             unsettled: Vec::new(),
             undo: HashMap::new(),
+            hopeful: Vec::new(),
             stable_counters: counters,
             counters,
         }
@@ -482,6 +487,7 @@ impl State {
         }
         self.unsettled = group.cursors.into_iter().collect();
         self.undo = group.before;
+        self.hopeful = group.pipes;
         Sealed {
             set: WriteSet { appends: group.appends, rows: group.rows.into_iter().collect(), ranges: group.ranges },
             news,
@@ -493,6 +499,8 @@ impl State {
 
     /// The sealed group is durable.
     pub fn committed(&mut self) {
+        self.hopeful.clear();
+        self.undo.clear();
         for key in std::mem::take(&mut self.unsettled) {
             if let Some(Some(cursor)) = self.cursors.get(&key) {
                 cursor.stable = cursor.row;
@@ -520,6 +528,8 @@ impl State {
         self.streams.retain(|_, _| false);
         self.producers.retain(|_, _| false);
         self.sub_names.retain(|_, _| false);
+        // These appends are refused after all (P-12).
+        self.hopeful.drain(..).for_each(|pipe| pipe.poisoned.store(true, std::sync::atomic::Ordering::Relaxed));
         // Cursors hold what is not on disk: sessions, and acks of level `received` that were answered (C-16). Those stand;
         // only what the refused group did to them is taken back. A session it opened was never announced.
         let undo = std::mem::take(&mut self.undo);
