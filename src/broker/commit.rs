@@ -407,10 +407,11 @@ impl Driver {
             "The write failed while it was on its way to the disk: it may or may not be stored. Send the same request again when the broker is back.",
         )
         .rule("S-5");
+        // Whoever hears of it must not read what it left behind.
+        self.failed.send_replace(Some(why.to_owned()));
         for answer in answers.unwrap_or_default() {
             answer.send(Some(&told));
         }
-        self.failed.send_replace(Some(why.to_owned()));
         self.refuse_all(why);
     }
 
