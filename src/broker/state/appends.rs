@@ -48,6 +48,9 @@ impl State {
         let producer = self.producer(&key).expect("it was found or inserted above");
         let (epoch, last_seq) = (producer.epoch, producer.last_seq);
         self.group.producers.insert(key);
+        if stream.is_some() {
+            self.note_epoch(epoch);
+        }
         Ok(ProducerOpened {
             producer: id.clone(),
             epoch,

@@ -591,6 +591,14 @@ impl State {
         self.sub_names.get(&(stream, name.folded().into_owned())).copied().flatten()
     }
 
+    /// A producer or session of a stream was given this epoch.
+    fn note_epoch(&mut self, epoch: u64) {
+        if epoch > self.counters.max_epoch {
+            self.counters.max_epoch = epoch;
+            self.group.counters = true;
+        }
+    }
+
     /// A cursor, which the group may change.
     fn cursor(&mut self, stream: StreamId, id: SubscriptionId) -> &mut Cursor {
         let cursor = self.cursors.get(&(stream, id)).expect(PRESENT).as_mut().expect(PRESENT);
