@@ -27,10 +27,7 @@ async fn an_opening_tells_epoch_position_and_bounds() {
     bench.broker.seek(&OPERATOR, &name("s"), &sub("x"), Start::Offset(3)).await.unwrap();
     let before = bench.subscription("s", "x").await.epoch;
     let opened = try_attach(&mut c, attach("s", "x")).await.unwrap();
-    assert_eq!(
-        opened,
-        Subscribed { stream: name("s"), stream_id: stream.id, epoch: Some(before + 1), next: 3, first_offset: 2, next_offset: 5, log_epoch: 1 }
-    );
+    assert_eq!(opened, Subscribed { stream: name("s"), stream_id: stream.id, epoch: Some(before + 1), next: 3, first_offset: 2, next_offset: 5, log_epoch: 1 });
 }
 
 #[tokio::test]

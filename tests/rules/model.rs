@@ -119,9 +119,7 @@ impl Stream {
     /// P-1 … P-10, top to bottom.
     pub fn append(&mut self, append: &Append) -> Result<Appended, Refusal> {
         let (n, next) = (append.texts.len() as u64, self.next_offset());
-        let done = |base: Option<u64>, duplicate| {
-            Ok(Appended { first_offset: base, last_offset: base.map(|b| b + n - 1), count: n as u32, duplicate })
-        };
+        let done = |base: Option<u64>, duplicate| Ok(Appended { first_offset: base, last_offset: base.map(|b| b + n - 1), count: n as u32, duplicate });
         if let Some((id, epoch, seq)) = &append.producer {
             let (epoch, seq) = (*epoch, *seq);
             let Some(state) = self.producers.get(id) else { return refuse(Code::ProducerUnknown, "P-1", &[]) };

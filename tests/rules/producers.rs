@@ -191,8 +191,7 @@ async fn p7_a_batch_cut_differently_is_an_overlap() {
     let (bench, _c, epoch) = one().await;
     assert_eq!(ask(&bench, epoch, 0, &["a", "b", "c"]).await, stored(0, 3));
     assert_eq!(ask(&bench, epoch, 3, &["d"]).await, stored(3, 1));
-    let cuts: [(u64, &[&str]); 6] =
-        [(0, &["a"]), (0, &["a", "b"]), (1, &["b", "c"]), (2, &["c", "d"]), (3, &["d", "e"]), (0, &["a", "b", "c", "d"])];
+    let cuts: [(u64, &[&str]); 6] = [(0, &["a"]), (0, &["a", "b"]), (1, &["b", "c"]), (2, &["c", "d"]), (3, &["d", "e"]), (0, &["a", "b", "c", "d"])];
     for (seq, texts) in cuts {
         let error = refused(ask(&bench, epoch, seq, texts).await, Code::ProducerSeqOverlap, "P-7");
         assert_eq!(detail(&error, "last_seq"), 3, "seq {seq}");

@@ -51,8 +51,13 @@ fn op() -> impl Strategy<Value = Op> {
     ];
     let producer = prop_oneof![4 => (0usize..4).prop_map(Some), 1 => Just(None)];
     let condition = prop_oneof![8 => Just(None), 1 => Just(Some(true)), 1 => Just(Some(false))];
-    let append = (0usize..3, producer.clone(), which, 1usize..4, condition)
-        .prop_map(|(stream, producer, which, count, condition)| Op::Append { stream, producer, which, count, condition });
+    let append = (0usize..3, producer.clone(), which, 1usize..4, condition).prop_map(|(stream, producer, which, count, condition)| Op::Append {
+        stream,
+        producer,
+        which,
+        count,
+        condition,
+    });
     prop_oneof![
         6 => (0usize..3, 0usize..4).prop_map(|(s, p)| Op::Open(s, p)),
         40 => append,
@@ -98,7 +103,17 @@ impl World {
         }
         let mut connection = bench.connect();
         let tx = open_wide(&mut connection, "tx").await;
-        Self { bench, connection, poison: Poison::default(), streams: vec![Default::default(); 3], tx, commits: Vec::new(), due: Vec::new(), flying: [None; 3], counter: 0 }
+        Self {
+            bench,
+            connection,
+            poison: Poison::default(),
+            streams: vec![Default::default(); 3],
+            tx,
+            commits: Vec::new(),
+            due: Vec::new(),
+            flying: [None; 3],
+            counter: 0,
+        }
     }
 
     /// The next call is of this session.
@@ -336,11 +351,25 @@ const WINDOW: usize = 4;
 enum Step {
     Put(usize),
     Trim(u64),
-    Attach { sub: usize, from: Option<From>, rewind: bool, reject: bool, skip: bool, log_epoch: Option<u64> },
+    Attach {
+        sub: usize,
+        from: Option<From>,
+        rewind: bool,
+        reject: bool,
+        skip: bool,
+        log_epoch: Option<u64>,
+    },
     /// Take everything one of the sessions may be given.
     Take(usize),
-    Ack { session: usize, back: i64, level: AckLevel },
-    Commit { session: usize, back: i64 },
+    Ack {
+        session: usize,
+        back: i64,
+        level: AckLevel,
+    },
+    Commit {
+        session: usize,
+        back: i64,
+    },
     Seek(usize, From),
     Detach(usize),
     Crash,
@@ -500,7 +529,16 @@ impl Readers {
                 };
                 self.flushed();
                 same(Ok((reader.epoch(), reader.opened.next)), expected, &format!("{ask:?}"));
-                let seat = Seat { sub, handle: reader.handle.clone(), epoch: reader.epoch(), at: reader.at, sent: Vec::new(), on_gap, over: false, reader: Some(reader) };
+                let seat = Seat {
+                    sub,
+                    handle: reader.handle.clone(),
+                    epoch: reader.epoch(),
+                    at: reader.at,
+                    sent: Vec::new(),
+                    on_gap,
+                    over: false,
+                    reader: Some(reader),
+                };
                 self.seats.push(seat);
             }
             Step::Take(which) => {

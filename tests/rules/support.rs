@@ -15,8 +15,8 @@ use tokio::sync::watch;
 
 pub use tidelog::broker::*;
 pub use tidelog::log::memory::{Fault, Memory};
-pub use tidelog::log::{EngineError, Key, ProducerKey};
 use tidelog::log::{Capabilities, Engine, Lane, Position, Pressure, ReadLimits, RowKey, Space, WriteSet};
+pub use tidelog::log::{EngineError, Key, ProducerKey};
 pub use tidelog::types::reply::*;
 pub use tidelog::types::request::*;
 pub use tidelog::types::*;
@@ -386,10 +386,15 @@ impl Bench {
     /// Texts of the whole stream, by stateless reads.
     pub async fn texts(&self, stream: &str) -> Vec<String> {
         let first = self.describe(stream).await.first_offset;
-        self.log(stream).await.into_iter().zip(first..).map(|((offset, text), expected)| {
-            assert_eq!(offset, expected, "I-5: offsets are dense");
-            text
-        }).collect()
+        self.log(stream)
+            .await
+            .into_iter()
+            .zip(first..)
+            .map(|((offset, text), expected)| {
+                assert_eq!(offset, expected, "I-5: offsets are dense");
+                text
+            })
+            .collect()
     }
 
     /// Offsets and texts of the whole stream, by stateless reads.
@@ -658,8 +663,8 @@ fn advice(code: Code) -> (Applied, Retry) {
         SessionPoisoned => (Applied::No, Retry::Resume),
         SessionFenced | LogEpochChanged | CursorTrimmed | CursorAhead | OffsetTrimmed => (Applied::No, Retry::Decide),
         DataCorrupt | Unauthenticated | AccessDenied | NotFound | StreamReplaced | StreamClosed | ConditionFailed | ProducerStateLost | ProducerFenced
-        | ProducerSeqReused | IdempotencyKeyReused | AckNotDelivered | AckStale | AckBeyondEnd | PositionBeyondEnd | AckModeMismatch | TooLarge | TxnTooLarge
-        | TxnCrossShard | BadParameter | OffsetBeyondEnd | StreamEmpty | NameTaken | NotImplemented => (Applied::No, Retry::Never),
+        | ProducerSeqReused | IdempotencyKeyReused | AckNotDelivered | AckStale | AckBeyondEnd | PositionBeyondEnd | AckModeMismatch | TooLarge
+        | TxnTooLarge | TxnCrossShard | BadParameter | OffsetBeyondEnd | StreamEmpty | NameTaken | NotImplemented => (Applied::No, Retry::Never),
         other => panic!("no rule test names {other}"),
     }
 }
