@@ -72,7 +72,7 @@ pub async fn a_batch_resent_over_another_carrier_is_recognised(s: &mut Stage<'_>
     let mut changed = batch;
     changed.events[0].headers.reverse();
     s.put(changed).await.refused("producer_seq_reused P-5");
-    s.first().describe("orders").await.is("Ready 0..5, 45 bytes").ok();
+    s.first().describe("orders").await.is("Ready 0..5, 49 bytes").ok();
 }
 
 pub async fn a_restart_forgets_nothing_but_what_readers_were_given(s: &mut Stage<'_>) {

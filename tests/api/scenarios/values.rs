@@ -80,9 +80,10 @@ impl fmt::Display for New {
 }
 
 fn write_event(f: &mut fmt::Formatter<'_>, encoding: Encoding, data: &[u8], kind: &str, key: &str, headers: &[(String, String)]) -> fmt::Result {
+    let visible = |text: &str| text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect::<String>();
     let short = |text: &str| match text.char_indices().nth(120) {
-        Some((cut, _)) => format!("{}… ({} bytes, hash {:x})", text[..cut].escape_debug(), text.len(), xxhash_rust::xxh3::xxh3_64(text.as_bytes())),
-        None => text.escape_debug().to_string(),
+        Some((cut, _)) => format!("{}… ({} bytes, hash {:x})", visible(&text[..cut]), text.len(), xxhash_rust::xxh3::xxh3_64(text.as_bytes())),
+        None => visible(text),
     };
     match (encoding, std::str::from_utf8(data)) {
         (Encoding::Json, Ok(text)) => write!(f, "{}", short(text))?,
