@@ -24,7 +24,8 @@ CARGO_FLAGS := --release $(LOCKED)
 BIN := $(CARGO_TARGET_DIR)/release/tidelog
 PART := .ci/part
 # Every test binary: tests/NAME/main.rs and tests/NAME.rs. Few, since most of them link RocksDB.
-TESTS := $(sort $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)) $(patsubst tests/%.rs,%,$(wildcard tests/*.rs)))
+# `faults` is apart: it needs the binary with fault points (feature `faults`), which is built after all others.
+TESTS := $(filter-out faults,$(sort $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)) $(patsubst tests/%.rs,%,$(wildcard tests/*.rs))))
 BENCHES := $(sort $(patsubst benches/%.rs,%,$(wildcard benches/*.rs)))
 
 .PHONY: help run test demo bench fmt build setup
@@ -40,18 +41,19 @@ test: ## formatting, clippy, documentation, all tests
 	@.ci/setup rustfmt clippy
 	@$(PART) begin
 	@$(PART) format cargo fmt --check
-	@$(PART) clippy cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	@$(PART) clippy cargo clippy $(CARGO_FLAGS) --all-targets --all-features -- -D warnings
 	@$(PART) client-only cargo check $(CARGO_FLAGS) --no-default-features --features client
 	@RUSTDOCFLAGS="-D warnings" $(PART) documentation cargo doc $(CARGO_FLAGS) --no-deps
 	@$(PART) build cargo test $(CARGO_FLAGS) --no-run
 	@$(PART) unit cargo test $(CARGO_FLAGS) --lib --bins
 	@set -e; for name in $(TESTS); do $(PART) $$name cargo test $(CARGO_FLAGS) --test $$name; done
+	@$(PART) faults cargo test $(CARGO_FLAGS) --features faults --test faults
 	@$(PART) doc-tests cargo test $(CARGO_FLAGS) --doc
 	@$(PART) end
 
 demo: setup ## push a real event history, kill everything twenty times, compare table and log byte by byte
-	@cargo build $(CARGO_FLAGS) --bin tidelog
-	@cargo run $(CARGO_FLAGS) --quiet --example demo -- $(ARGS)
+	@cargo build $(CARGO_FLAGS) --bin tidelog --example demo --example k1_sqlite --example plain
+	@"$(CARGO_TARGET_DIR)/release/examples/demo" $(ARGS)
 
 bench: setup ## the benches of the parts (ARGS="stamp" picks by name; benches/README.md has results)
 	@cargo bench --profile release $(LOCKED) $(BENCHES:%=--bench %) -- $(ARGS)

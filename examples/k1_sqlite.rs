@@ -3,7 +3,8 @@
 //! What to copy:
 //! 1. A table `positions` in the database that holds your effects: one row per reader.
 //! 2. At the start, attach at the position of the table: `start_at(next, log_epoch)`. `cursor_ahead` means that another
-//!    instance moved on meanwhile: read the table again.
+//!    instance moved on meanwhile: read the table again. Then write the new `session_epoch` into the table: an older
+//!    instance that was only frozen and wakes up now changes no row any more, and so cannot stop this one.
 //! 3. Per batch, ONE transaction: first move the position with `WHERE next = :previous AND session_epoch <= :mine`
 //!    (no row changed = somebody else owns the reader now: roll back and stop), then the effects, then commit.
 //! 4. Ack afterwards. For the broker the ack is a hint for lag and retention; the table is the truth.
@@ -56,6 +57,11 @@ fn position(db: &Connection, cursor: &str) -> Result<Option<(u64, u64)>, Error> 
     Ok(row.optional()?.map(|(epoch, next)| (epoch as u64, next as u64)))
 }
 
+/// The epoch of whoever claimed the position last.
+fn owner(db: &Connection, cursor: &str) -> Result<u64, Error> {
+    Ok(db.query_row("SELECT session_epoch FROM positions WHERE cursor = ?1", [cursor], |row| row.get::<_, i64>(0))? as u64)
+}
+
 async fn attach(client: &Client, db: &mut Connection, stream: &str, name: &str, cursor: &str) -> Result<(Consumer, u64), Error> {
     loop {
         let stored = position(db, cursor)?;
@@ -67,11 +73,23 @@ async fn attach(client: &Client, db: &mut Connection, stream: &str, name: &str, 
         match builder.open().await {
             Ok(consumer) => {
                 let at = consumer.subscribed();
+                let epoch = consumer.epoch().unwrap_or(0);
                 // Without a row this is the first start ever: the position begins where the cursor does.
                 db.execute(
                     "INSERT OR IGNORE INTO positions (cursor, log_epoch, next, session_epoch) VALUES (?1, ?2, ?3, 0)",
                     params![cursor, at.log_epoch as i64, at.next as i64],
                 )?;
+                let claimed = db.execute(
+                    "UPDATE positions SET session_epoch = ?1 WHERE cursor = ?2 AND next = ?3 AND session_epoch < ?1",
+                    params![epoch as i64, cursor, at.next as i64],
+                )?;
+                if claimed == 0 {
+                    // An older instance applied one more batch after our reading, or a younger one is there already.
+                    if owner(db, cursor)? > epoch {
+                        return Err("another instance owns this reader now".into());
+                    }
+                    continue;
+                }
                 let next = at.next;
                 return Ok((consumer, next));
             }

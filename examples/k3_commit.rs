@@ -37,6 +37,10 @@ async fn run(client: &Client, args: &Args, copied: &mut u64) -> Result<(), Error
     let until = args.number("until")?;
     // One id per running instance; the name of the cursor is a good one, since a cursor has one reader.
     let id = format!("cursor:{from}:{subscription}");
+    match client.admin().create_stream(to.as_str(), Default::default()).await {
+        Err(error) if error.code() != Some(Code::NameTaken) && !error.is_retryable() => return Err(error.into()),
+        _ => {}
+    }
     let mut committer = retry(|| client.committer(&id)).await?;
     'attached: loop {
         let mut consumer = retry(|| client.consumer(from.as_str()).subscription(subscription.as_str()).create().open()).await?;
@@ -47,8 +51,9 @@ async fn run(client: &Client, args: &Args, copied: &mut u64) -> Result<(), Error
             }
             match commit(&mut committer, &consumer, &from, &subscription, &to, &events).await {
                 Ok(()) => *copied += events.len() as u64,
-                // Another instance of this program runs: stop, it goes on.
-                Err(error) if error.code() == Some(Code::ProducerFenced) => return Err(error.into()),
+                // Only a part about the session is cured by going back to the cursor. Anything else is for a person: another
+                // instance of this program (`producer_fenced`), a stream that is gone, an output that is too large.
+                Err(error) if !is_about_the_session(&error) => return Err(error.into()),
                 Err(error) => {
                     eprintln!("{error} Going back to the cursor.");
                     drop(consumer);
@@ -60,6 +65,12 @@ async fn run(client: &Client, args: &Args, copied: &mut u64) -> Result<(), Error
         consumer.close().await;
         return Ok(());
     }
+}
+
+/// The session this batch was read in has ended, or another one acked it: our outputs were not written.
+fn is_about_the_session(error: &tidelog::client::Error) -> bool {
+    let cause = error.server().and_then(|e| e.details.get("cause")?.get("code")?.as_str().and_then(Code::parse));
+    matches!(cause, Some(Code::SessionFenced | Code::SessionUnknown | Code::AckNotDelivered | Code::AckStale))
 }
 
 /// What is at hand, at least one delivery.
@@ -88,7 +99,11 @@ async fn commit(
     // The effect: here a copy that names its source. Any function of the inputs will do.
     let outputs: Vec<NewEvent> = events
         .iter()
-        .map(|event| NewEvent { data: event.data.clone(), encoding: event.encoding, ..NewEvent::default() }.key(&event.key).header("source-offset", event.offset.to_string()))
+        .map(|event| {
+            NewEvent { data: event.data.clone(), encoding: event.encoding, ..NewEvent::default() }
+                .key(&event.key)
+                .header("source-offset", event.offset.to_string())
+        })
         .collect();
     let ack = CommitAck { stream: from.clone(), subscription: subscription.clone(), epoch: consumer.epoch().unwrap_or(0), offset: last };
     let append = CommitAppend { stream: to.clone(), stream_id: None, events: outputs.into_events()?, expected_next_offset: None };

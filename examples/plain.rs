@@ -19,6 +19,8 @@ async fn main() -> Result<(), Error> {
     let args = Args::read()?;
     let db = Connection::open(args.get("db", "plain.db"))?;
     db.pragma_update(None, "journal_mode", "WAL")?;
+    // One transaction per effect would cost one sync per effect; the control need not survive a power cut.
+    db.pragma_update(None, "synchronous", "OFF")?;
     db.execute_batch("CREATE TABLE IF NOT EXISTS effects (position INTEGER PRIMARY KEY AUTOINCREMENT, log_offset INTEGER NOT NULL, data BLOB NOT NULL);")?;
     let mut applied = 0u64;
     let client = args.client()?;
@@ -32,13 +34,21 @@ async fn main() -> Result<(), Error> {
 
 async fn follow(client: &Client, db: &Connection, args: &Args, applied: &mut u64) -> Result<(), Error> {
     let until = args.number("until")?;
-    let mut consumer = client.consumer(args.get("stream", "orders")).subscription(args.get("subscription", "plain")).create().open().await?;
+    let reader = client.consumer(args.get("stream", "orders")).subscription(args.get("subscription", "plain")).create();
+    // Opening is not retried by the library; a program that shall outlive its broker does it.
+    let mut consumer = loop {
+        match reader.clone().open().await {
+            Ok(consumer) => break consumer,
+            Err(error) if error.is_retryable() => tokio::time::sleep(std::time::Duration::from_millis(200)).await,
+            Err(error) => return Err(error.into()),
+        }
+    };
     while until.is_none_or(|until| consumer.position() < until) {
         let Some(event) = consumer.next_event().await else { return Ok(()) };
         let event = event?;
         db.execute("INSERT INTO effects (log_offset, data) VALUES (?1, ?2)", params![event.offset as i64, &event.data[..]])?;
         *applied += 1;
-        if *applied % ACK_EVERY == 0 {
+        if applied.is_multiple_of(ACK_EVERY) {
             consumer.ack(event.offset);
         }
     }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
@@ -18,7 +18,7 @@ use super::session::{Session, SessionHandle};
 use super::{Broker, appending};
 use crate::types::reply::{Acked, Appended, Committed, ProducerOpened, Subscribed};
 use crate::types::request::{AckLevel, AckRequest, AppendRequest, CommitRequest, OpenProducerRequest, ResumeRequest, SubscribeRequest};
-use crate::types::{Code, Error, ProducerId, Result, StreamName};
+use crate::types::{Code, Error, ProducerId, Result, StreamName, limits};
 
 /// An answer that is still to come. Dropping it does not take the request back (P-13).
 pub struct Pending<T>(Stage<T>);
@@ -62,6 +62,10 @@ pub struct Connection {
     broker: Broker,
     who: Principal,
     pipes: HashMap<(String, Option<ProducerId>), Arc<Pipe>>,
+    /// A frame was so broken that it may have been of any session: those that are used for the first time later are poisoned too.
+    spoiled: bool,
+    /// At so many append sessions those at rest are forgotten.
+    pipes_prune_at: usize,
     outstanding: Arc<AtomicUsize>,
 }
 
@@ -76,7 +80,7 @@ impl Drop for Outstanding {
 
 impl Connection {
     pub(super) fn new(broker: Broker, who: Principal) -> Self {
-        Self { broker, who, pipes: HashMap::new(), outstanding: Arc::default() }
+        Self { broker, who, pipes: HashMap::new(), spoiled: false, pipes_prune_at: limits::APPEND_SESSIONS, outstanding: Arc::default() }
     }
 
     /// For whom.
@@ -85,7 +89,14 @@ impl Connection {
     }
 
     fn pipe(&mut self, stream: &StreamName, producer: Option<&ProducerId>) -> Arc<Pipe> {
-        self.pipes.entry((stream.folded().into_owned(), producer.cloned())).or_default().clone()
+        // A session at rest that is not poisoned is like one that never was.
+        if self.pipes.len() >= self.pipes_prune_at && !self.spoiled {
+            self.pipes.retain(|_, pipe| Arc::strong_count(pipe) > 1 || pipe.poisoned.load(Ordering::Relaxed));
+            self.pipes_prune_at = limits::APPEND_SESSIONS.max(2 * self.pipes.len());
+        }
+        let spoiled = self.spoiled;
+        let new = || Arc::new(Pipe { poisoned: AtomicBool::new(spoiled) });
+        self.pipes.entry((stream.folded().into_owned(), producer.cloned())).or_insert_with(new).clone()
     }
 
     async fn submit<T: Unpin + Send + 'static>(&self, bytes: usize, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Intent) -> Pending<T> {
@@ -132,6 +143,7 @@ impl Connection {
                 self.broker.submit(Intent::Spoil { stream, producer, pipe }, None, false);
             }
             None => {
+                self.spoiled = true;
                 for ((stream, producer), pipe) in &self.pipes {
                     let (stream, producer) = (StreamName::stored(stream), producer.clone());
                     self.broker.submit(Intent::Spoil { stream, producer, pipe: pipe.clone() }, None, false);

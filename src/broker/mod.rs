@@ -140,9 +140,10 @@ impl Broker {
     /// Resolves with the reason when the engine has failed: the process must stop serving (S-5).
     pub async fn failed(&self) -> String {
         let mut failed = self.inner.commits.failed();
-        match failed.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            Err(_) => std::future::pending().await,
+        let reason = failed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            None => std::future::pending().await,
         }
     }
 

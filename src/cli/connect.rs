@@ -1,6 +1,7 @@
 //! Which broker the command speaks to (`decisions.md` section 5): `--socket`, `--url`, the environment, the socket of the
 //! default data directory, the socket of `tidelog dev`, then 127.0.0.1:4080.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -92,7 +93,8 @@ impl Connect {
             1 => "info,tidelog=debug",
             _ => "debug",
         };
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+        let terminal = std::io::stderr().is_terminal();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).with_target(false).try_init();
     }
 }
 

@@ -1,4 +1,4 @@
-//! `tidelog explain`: what an error code means, from the table every face shares.
+//! `tidelog explain`: what an error code means, from the table in `docs/errors.md`.
 
 use clap::Args;
 
@@ -34,7 +34,20 @@ impl Explain {
     }
 }
 
+/// The page that explains each code, with a table whose first column is the code.
+const PAGE: &str = include_str!("../../docs/errors.md");
+
+/// Columns "meaning" and "what to do" of a code's row.
+fn row(code: Code) -> Option<(&'static str, &'static str)> {
+    PAGE.lines().find_map(|line| {
+        let mut cells = line.strip_prefix('|')?.trim_end().strip_suffix('|')?.split('|').map(str::trim);
+        (cells.next()?.trim_matches('`') == code.as_str()).then_some(())?;
+        Some((cells.next()?, cells.next_back()?))
+    })
+}
+
 fn explain(code: Code) -> String {
+    let (meaning, what_to_do) = row(code).unwrap_or_default();
     let applied = match code.applied() {
         Applied::No => "The request had no effect and will have none.",
         Applied::Unknown => "The request may have had an effect, now or later.",
@@ -48,7 +61,7 @@ fn explain(code: Code) -> String {
         Retry::Decide => "Only a person, or the program's own logic, can say what is right now.",
         Retry::Never => "Sending it again will not help: something has to change first.",
     };
-    format!("{code}\n  {applied}\n  retry: {}. {retry}\n", code.retry().as_str())
+    format!("{code}: {meaning}\n  {applied}\n  retry: {}. {retry}\n  what to do: {what_to_do}\n", code.retry().as_str())
 }
 
 #[cfg(test)]
@@ -58,7 +71,9 @@ mod tests {
     #[test]
     fn each_code_is_explained_in_sentences() {
         for &code in Code::ALL {
-            assert_eq!(explain(code).lines().count(), 3, "{code}");
+            let (meaning, what_to_do) = row(code).unwrap_or_default();
+            assert!(!meaning.is_empty() && !what_to_do.is_empty(), "docs/errors.md has no row for {code}");
+            assert_eq!(explain(code).lines().count(), 4, "{code}");
         }
     }
 }

@@ -121,7 +121,13 @@ fn advice(code: Code) -> String {
 /// Exit code for a refusal of the broker.
 fn exit_code(code: Code) -> u8 {
     match code {
-        Code::NotFound | Code::UnknownRoute | Code::MethodNotFound | Code::UnsupportedCommand | Code::OffsetTrimmed | Code::CursorTrimmed | Code::StreamEmpty => 3,
+        Code::NotFound
+        | Code::UnknownRoute
+        | Code::MethodNotFound
+        | Code::UnsupportedCommand
+        | Code::OffsetTrimmed
+        | Code::CursorTrimmed
+        | Code::StreamEmpty => 3,
         Code::Unauthenticated | Code::AccessDenied | Code::SessionExpired | Code::UserKeyForbidden | Code::EntitlementRequired | Code::KeyInUrl => 4,
         Code::StreamReplaced
         | Code::StreamClosed

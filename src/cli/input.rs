@@ -47,7 +47,8 @@ impl Template {
     pub fn event(&self, line: &[u8]) -> Result<NewEvent, String> {
         let mut event = match self.format {
             Format::Text => {
-                let text = std::str::from_utf8(line).map_err(|e| format!("is not valid UTF-8 at byte {}; use --format bytes to send it as it is.", e.valid_up_to()))?;
+                let text = std::str::from_utf8(line)
+                    .map_err(|e| format!("is not valid UTF-8 at byte {}; use --format bytes to send it as it is.", e.valid_up_to()))?;
                 NewEvent::text(text)
             }
             Format::Json => NewEvent { encoding: Encoding::Json, ..NewEvent::binary(line.to_vec()) },
@@ -184,7 +185,7 @@ fn read(mut input: BufReader<impl Read>, template: &Template, skip: u64, mut sen
             line.pop();
         } else if line.len() > MAX_LINE {
             flush_then(builder, number - 1, &mut send)?;
-            return Err(Failure::failed(format!("Line {number} is longer than {MAX_LINE} bytes; nothing after line {} was sent.", number - 1)));
+            return Err(Failure::failed(format!("Line {number} is longer than {MAX_LINE} bytes. Everything before it was sent.")));
         }
         if number <= skip {
             continue;
@@ -192,7 +193,7 @@ fn read(mut input: BufReader<impl Read>, template: &Template, skip: u64, mut sen
         let pushed = template.event(&line).and_then(|event| builder.push(&event.as_ref()).map_err(|e| format!("was refused: {}", e.message)));
         if let Err(why) = pushed {
             flush_then(builder, number - 1, &mut send)?;
-            return Err(Failure::failed(format!("Line {number} {why} The {} before it were sent.", number - 1)));
+            return Err(Failure::failed(format!("Line {number} {why} Everything before it was sent.")));
         }
     }
 }

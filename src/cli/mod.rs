@@ -206,7 +206,13 @@ mod tests {
 
     #[test]
     fn other_forms_are_usage_errors() {
-        for line in ["tidelog pub", "tidelog sub orders --from yesterday", "tidelog pub orders x --header novalue", "tidelog nothing", "tidelog pub orders x --format yaml"] {
+        for line in [
+            "tidelog pub",
+            "tidelog sub orders --from yesterday",
+            "tidelog pub orders x --header novalue",
+            "tidelog nothing",
+            "tidelog pub orders x --format yaml",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -107,7 +107,11 @@ pub fn confirm(what: &str, yes: bool) -> Outcome {
     eprint!("{what} [y/N] ");
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::failed(format!("Nothing was done: the answer was {}.", quote(answer.trim())))) }
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(Failure::failed(format!("Nothing was done: the answer was {}.", quote(answer.trim()))))
+    }
 }
 
 #[cfg(test)]

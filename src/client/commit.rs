@@ -1,7 +1,7 @@
 //! Acks and appends that happen together or not at all (recipe K-3), repairable after a lost reply.
 
-use crate::types::request::{CommitRequest, Expect, OpenProducerRequest, ProducerStamp};
 use crate::types::reply::Committed;
+use crate::types::request::{CommitRequest, Expect, OpenProducerRequest, ProducerStamp};
 use crate::types::{self, Code, ProducerId, Retry};
 use crate::wire::frame::{About, ClientFrame, ServerFrame};
 
@@ -97,7 +97,8 @@ impl Committer {
             return Err(types::Error::new(Code::ProducerFenced, message).rule("P-2").detail("epoch", opened.epoch).into());
         }
         if stored < self.seq {
-            let message = format!("The broker knows producer {} up to commit {stored}, but had answered {}: history was lost or replaced.", opened.producer, self.seq);
+            let message =
+                format!("The broker knows producer {} up to commit {stored}, but had answered {}: history was lost or replaced.", opened.producer, self.seq);
             return Err(types::Error::new(Code::ProducerSeqGap, message).rule("P-8").with_retry(Retry::Decide).into());
         }
         if !*unsettled {

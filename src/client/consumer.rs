@@ -190,7 +190,18 @@ impl ConsumerBuilder {
         let (confirm, confirmed) = watch::channel(subscribed.next);
         let follower = follow::Follower::new(self.client, request, &subscribed, self.level, shared.clone(), items, confirm, self.give_up_after);
         let task = tokio::spawn(follower.run(link));
-        Ok(Consumer { handed: subscribed.next, subscribed, ephemeral, auto_ack: self.auto_ack, shared, inbox, ready: VecDeque::new(), confirmed, ended: false, task })
+        Ok(Consumer {
+            handed: subscribed.next,
+            subscribed,
+            ephemeral,
+            auto_ack: self.auto_ack,
+            shared,
+            inbox,
+            ready: VecDeque::new(),
+            confirmed,
+            ended: false,
+            task,
+        })
     }
 }
 

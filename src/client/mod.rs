@@ -160,8 +160,14 @@ impl Client {
     /// # Errors
     /// The broker's, or the connection.
     pub async fn append(&self, stream: &str, events: impl IntoEvents) -> Result<Appended> {
-        self.append_once(&AppendRequest { stream: StreamName::parse(stream)?, stream_id: None, events: events.into_events()?, producer: None, expected_next_offset: None })
-            .await
+        self.append_once(&AppendRequest {
+            stream: StreamName::parse(stream)?,
+            stream_id: None,
+            events: events.into_events()?,
+            producer: None,
+            expected_next_offset: None,
+        })
+        .await
     }
 
     /// One append on the condition that its first event gets this offset. Repeated while the outcome is unknown: a

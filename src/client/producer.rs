@@ -78,18 +78,10 @@ impl ProducerBuilder {
     /// The first opening is not retried: an absent broker is an error here.
     pub async fn open(self) -> Result<Producer> {
         let stream = StreamName::parse(&self.stream)?;
-        let request = OpenProducerRequest {
-            stream: Some(stream.clone()),
-            stream_id: None,
-            producer: ProducerId::parse(&self.id)?,
-            expect: self.expect,
-        };
+        let request = OpenProducerRequest { stream: Some(stream.clone()), stream_id: None, producer: ProducerId::parse(&self.id)?, expect: self.expect };
         let (link, opened) = open(&self.client, &request).await?;
-        let shared = Arc::new(Shared {
-            batches: Arc::new(Semaphore::new(self.batches)),
-            bytes: Arc::new(Semaphore::new(self.bytes)),
-            failed: Mutex::new(None),
-        });
+        let shared =
+            Arc::new(Shared { batches: Arc::new(Semaphore::new(self.batches)), bytes: Arc::new(Semaphore::new(self.bytes)), failed: Mutex::new(None) });
         let next_seq = opened.last_seq.map_or(0, |last| last + 1);
         let (commands, inbox) = mpsc::unbounded_channel();
         let driver = Driver {
@@ -207,7 +199,8 @@ impl Producer {
         let mut queue = self.queue.lock();
         let (seq, count) = (queue.next_seq, u64::from(events.count()));
         let stamp = ProducerStamp { id: self.opened.producer.clone(), epoch: 0, seq };
-        let request = AppendRequest { stream: self.stream.clone(), stream_id: self.opened.stream_id, events, producer: Some(stamp), expected_next_offset: None };
+        let request =
+            AppendRequest { stream: self.stream.clone(), stream_id: self.opened.stream_id, events, producer: Some(stamp), expected_next_offset: None };
         let batch = Batch { frame: ClientFrame::Append { req: 0, request }, events: count, answer, _permits: permits };
         queue.commands.send((seq, batch)).map_err(|_| self.shared.error())?;
         queue.next_seq += count;
@@ -416,7 +409,8 @@ impl Driver {
         let stored = opened.last_seq.map_or(0, |last| last + 1);
         let first = self.window.first_seq().unwrap_or(self.next_seq);
         if stored < first {
-            let message = format!("The broker knows producer {} up to event {stored}, but had acknowledged {first}: history was lost or replaced.", opened.producer);
+            let message =
+                format!("The broker knows producer {} up to event {stored}, but had acknowledged {first}: history was lost or replaced.", opened.producer);
             return Err(types::Error::new(Code::ProducerSeqGap, message).rule("P-8").detail("expected", stored).with_retry(Retry::Decide).into());
         }
         Ok(())

@@ -85,8 +85,8 @@ mod tests {
         registry.register_collector(Box::new(Numbers(vec![("a_total", "Things.", true, 3.0), ("b", "Level", false, 1.5)])));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        assert!(text.contains("# TYPE a counter\na_total 3"), "{text}");
-        assert!(text.contains("# HELP b Level.\n# TYPE b gauge\nb 1.5\n"), "{text}");
+        assert!(text.contains("# HELP a Things\n# TYPE a counter\na_total 3.0\n"), "{text}");
+        assert!(text.contains("# HELP b Level\n# TYPE b gauge\nb 1.5\n"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 }

@@ -300,12 +300,12 @@ fn protobuf_frames_are_read_as_strictly_as_json_frames() {
 
 #[test]
 fn a_broken_protobuf_append_tells_its_session_too() {
-    let (stream, event) = (field(2, b"s"), field(15, &field(1, b"1")));
+    let (stream, event) = (field(2, b"s"), field(15, &field(15, &field(1, b"1"))));
     let stamp = field(4, &field(1, b"p"));
     let append = |parts: &[&[u8]]| proto::decode_client(field(9, &parts.concat()));
     let session = |producer: Option<&str>| Some((Some(StreamName::parse("s").unwrap()), producer.map(|p| ProducerId::parse(p).unwrap())));
     assert!(append(&[&[0x08, 3], &stream, &stamp, &event]).is_ok());
-    let error = append(&[&[0x08, 3], &stream, &stamp, &field(15, &[0x30, 1])]).unwrap_err();
+    let error = append(&[&[0x08, 3], &stream, &stamp, &field(15, &field(15, &[0x30, 1]))]).unwrap_err();
     assert_eq!((error.error.details["field"].as_str(), error.about, error.append), (Some("events[0].removed"), About::Req(3), session(Some("p"))));
     assert_eq!(append(&[&[0x08, 3], &stream]).unwrap_err().append, session(None));
     for unreadable in [&field(2, b"a/b")[..], &[]] {
@@ -316,11 +316,14 @@ fn a_broken_protobuf_append_tells_its_session_too() {
 }
 
 #[test]
-fn events_scattered_among_other_fields_are_gathered_in_order() {
-    let event = |data: &[u8]| field(15, &field(1, data));
-    let bytes = field(9, &[event(b"1"), vec![0x08, 3], event(b"2"), event(b"3"), field(2, b"s"), event(b"4")].concat());
+fn an_append_has_one_list_of_events_wherever_it_stands_among_the_fields() {
+    let events = |data: &[&[u8]]| field(15, &data.iter().flat_map(|d| field(15, &field(1, d))).collect::<Vec<_>>());
+    let bytes = field(9, &[events(&[b"1", b"2"]), vec![0x08, 3], field(2, b"s")].concat());
     let ClientFrame::Append { req: 3, request } = proto::decode_client(bytes).unwrap() else { panic!("no append") };
-    assert_eq!(request.events.iter().map(|e| e.data.to_vec()).collect::<Vec<_>>(), [b"1", b"2", b"3", b"4"]);
+    assert_eq!(request.events.iter().map(|e| e.data.to_vec()).collect::<Vec<_>>(), [b"1", b"2"]);
+    let twice = field(9, &[vec![0x08, 3], field(2, b"s"), events(&[b"1"]), events(&[b"2"])].concat());
+    let error = proto::decode_client(twice).unwrap_err();
+    assert_eq!((error.error.code, error.error.details["field"].as_str()), (Code::BadParameter, Some("events")));
 }
 
 #[test]

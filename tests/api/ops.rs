@@ -43,7 +43,7 @@ async fn a_stop_closes_websockets_with_1001_ends_long_polls_and_takes_the_socket
     let (tcp, socket) = (broker.tcp().await, broker.server.socket().to_owned());
     let poll = tokio::spawn(async move { crate::support::exchange(tcp, "GET", "/v1/streams/a/events?wait=60", &[], b"").await });
     // The poll must have arrived before the stop.
-    while !String::from_utf8(broker.get("/metrics").await.body).unwrap().contains("tidelog_connections 4") {
+    while !String::from_utf8(broker.get("/metrics").await.body).unwrap().contains("tidelog_connections 4.0") {
         tokio::task::yield_now().await;
     }
     assert!(socket.exists());

@@ -89,7 +89,12 @@ impl Checker {
             return Ok(());
         }
         let first = self.first_wrong.as_deref().unwrap_or("the end is missing");
-        Err(format!("{} lost, {} repeated, {surplus} never acknowledged, out of {}; first: {first}.", self.lost + missing, self.repeated, sent.iter().sum::<u64>()))
+        Err(format!(
+            "{} lost, {} repeated, {surplus} never acknowledged, out of {}; first: {first}.",
+            self.lost + missing,
+            self.repeated,
+            sent.iter().sum::<u64>()
+        ))
     }
 }
 

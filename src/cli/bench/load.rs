@@ -55,7 +55,13 @@ impl Load {
         let mut senders = tokio::task::JoinSet::new();
         for (number, producer) in producers.into_iter().enumerate() {
             let share = self.events / u64::from(self.clients) + u64::from((number as u64) < self.events % u64::from(self.clients));
-            let sender = Sender { load: self.clone(), number: number as u32, events: if self.events == u64::MAX { u64::MAX } else { share }, began, progress: progress.clone() };
+            let sender = Sender {
+                load: self.clone(),
+                number: number as u32,
+                events: if self.events == u64::MAX { u64::MAX } else { share },
+                began,
+                progress: progress.clone(),
+            };
             senders.spawn(sender.run(producer));
         }
         let mut by_client = vec![0; self.clients as usize];

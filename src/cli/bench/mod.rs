@@ -147,7 +147,17 @@ async fn publish(client: &Client, stream: &str, common: &Common) -> Outcome<Repo
     let progress = Progress::new("checking", Some(sent.events), common.no_progress);
     read(consumer, &mut checker, Some(sent.events), progress, None).await?;
     let wrong = checker.verdict(&sent.by_client).err();
-    Ok(Report { kind: "pub", load, readers: 0, events: sent.events, bytes: sent.bytes, elapsed: sent.elapsed, appends: Some(sent.latencies), deliveries: None, wrong })
+    Ok(Report {
+        kind: "pub",
+        load,
+        readers: 0,
+        events: sent.events,
+        bytes: sent.bytes,
+        elapsed: sent.elapsed,
+        appends: Some(sent.latencies),
+        deliveries: None,
+        wrong,
+    })
 }
 
 /// Fills the stream, then measures readers from its beginning.
@@ -174,7 +184,17 @@ async fn catch_up(client: &Client, stream: &str, common: &Common) -> Outcome<Rep
         wrong = wrong.or(checker.verdict(&sent.by_client).err());
     }
     let (elapsed, readers) = (began.elapsed(), u64::from(common.clients));
-    Ok(Report { kind: "sub", load, readers: common.clients, events: sent.events * readers, bytes: sent.bytes * readers, elapsed, appends: None, deliveries: None, wrong })
+    Ok(Report {
+        kind: "sub",
+        load,
+        readers: common.clients,
+        events: sent.events * readers,
+        bytes: sent.bytes * readers,
+        elapsed,
+        appends: None,
+        deliveries: None,
+        wrong,
+    })
 }
 
 /// Readers first, then events at a fixed rate; each delivery is timed from when its event was due to be sent.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use super::load::Load;
 use super::super::output::Out;
 use super::Outcome;
+use super::load::Load;
 
 /// Times, in a histogram of three digits from 1 µs to an hour.
 pub struct Latencies(Histogram<u64>);

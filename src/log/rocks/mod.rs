@@ -280,18 +280,18 @@ impl Engine for Rocks {
         let level_0 = properties::num_files_at_level(0);
         let files: f64 = ours().filter_map(|cf| db.property_value_cf(cf, &level_0).ok().flatten()?.parse::<f64>().ok()).sum();
         vec![
-            ("engine_write_stopped", most(properties::IS_WRITE_STOPPED)),
-            ("engine_delayed_write_rate_bytes", most(properties::ACTUAL_DELAYED_WRITE_RATE)),
-            ("engine_pending_compaction_bytes", sum(properties::ESTIMATE_PENDING_COMPACTION_BYTES)),
-            ("engine_level0_files", files),
-            ("engine_memtable_bytes", sum(properties::CUR_SIZE_ALL_MEM_TABLES)),
-            ("engine_write_buffer_bytes", store.shared.write_buffers.get_usage() as f64),
-            ("engine_block_cache_bytes", store.shared.cache.get_usage() as f64),
-            ("engine_live_data_bytes", sum(properties::ESTIMATE_LIVE_DATA_SIZE)),
-            ("engine_keys", sum(properties::ESTIMATE_NUM_KEYS)),
-            ("engine_background_errors", most(properties::BACKGROUND_ERRORS)),
-            ("engine_sequence", db.latest_sequence_number() as f64),
-            ("engine_free_bytes", self.space.free() as f64),
+            ("tidelog_rocksdb_write_stopped", most(properties::IS_WRITE_STOPPED)),
+            ("tidelog_rocksdb_delayed_write_rate_bytes", most(properties::ACTUAL_DELAYED_WRITE_RATE)),
+            ("tidelog_rocksdb_pending_compaction_bytes", sum(properties::ESTIMATE_PENDING_COMPACTION_BYTES)),
+            ("tidelog_rocksdb_level0_files", files),
+            ("tidelog_rocksdb_memtable_bytes", sum(properties::CUR_SIZE_ALL_MEM_TABLES)),
+            ("tidelog_rocksdb_write_buffer_bytes", store.shared.write_buffers.get_usage() as f64),
+            ("tidelog_rocksdb_block_cache_bytes", store.shared.cache.get_usage() as f64),
+            ("tidelog_rocksdb_live_data_bytes", sum(properties::ESTIMATE_LIVE_DATA_SIZE)),
+            ("tidelog_rocksdb_keys", sum(properties::ESTIMATE_NUM_KEYS)),
+            ("tidelog_rocksdb_background_errors", most(properties::BACKGROUND_ERRORS)),
+            ("tidelog_rocksdb_sequence", db.latest_sequence_number() as f64),
+            ("tidelog_rocksdb_free_bytes", self.space.free() as f64),
         ]
     }
 

@@ -473,7 +473,7 @@ async fn metrics_are_numbers_with_distinct_names() {
     let names: std::collections::BTreeSet<_> = metrics.iter().map(|(name, _)| name).collect();
     assert_eq!(names.len(), metrics.len());
     let of = |wanted: &str| metrics.iter().find(|(name, _)| *name == wanted).unwrap().1;
-    assert!(of("engine_keys") >= 2.0 && of("engine_memtable_bytes") > 6000.0 && of("engine_write_stopped") == 0.0, "{metrics:?}");
+    assert!(of("tidelog_rocksdb_keys") >= 2.0 && of("engine_memtable_bytes") > 6000.0 && of("engine_write_stopped") == 0.0, "{metrics:?}");
     engine.close().await.unwrap();
     assert_eq!(engine.metrics(), []);
 }

@@ -151,55 +151,31 @@ fn resume(body: &[u8]) -> Result<ClientFrame, Error> {
     Ok(ClientFrame::Resume { req: m.req, request })
 }
 
-/// Everything of an append but its events (`head`, to be decoded), and the events as they came.
-struct Parts<'a> {
-    head: BytesMut,
-    events: std::borrow::Cow<'a, [u8]>,
-}
-
-/// Parts the fields 15 from the others. The bytes are only copied where the client mixed them.
-fn part(bytes: &[u8]) -> Parts<'_> {
-    let mut parts = Parts { head: BytesMut::new(), events: (&[][..]).into() };
-    let mut rest = bytes;
-    // Start of the run of fields 15 that is being walked over.
-    let mut run = None;
+/// Parts an append's `Events` from its other fields, which are copied: they are few.
+fn part(bytes: &[u8]) -> (BytesMut, &[u8]) {
+    let (mut head, mut events, mut rest) = (BytesMut::new(), &[][..], bytes);
     while !rest.is_empty() {
-        let at = bytes.len() - rest.len();
-        // `strict::check` has seen every field parse.
-        let Some((number, _)) = varint::take_field(&mut rest) else { break };
-        if number == EVENTS {
-            run.get_or_insert(at);
-        } else {
-            if let Some(start) = run.take() {
-                join(&mut parts.events, &bytes[start..at]);
-            }
-            parts.head.put_slice(&bytes[at..bytes.len() - rest.len()]);
+        let before = rest;
+        // `strict::check` has seen every field parse, and `events` at most once.
+        match varint::take_field(&mut rest) {
+            Some((EVENTS, Wire::Bytes(content))) => events = content,
+            Some(_) => head.put_slice(&before[..before.len() - rest.len()]),
+            None => break,
         }
     }
-    if let Some(start) = run {
-        join(&mut parts.events, &bytes[start..]);
-    }
-    parts
-}
-
-fn join<'a>(all: &mut std::borrow::Cow<'a, [u8]>, more: &'a [u8]) {
-    if all.is_empty() {
-        *all = more.into();
-    } else {
-        all.to_mut().extend_from_slice(more);
-    }
+    (head, events)
 }
 
 fn append(body: &[u8]) -> Result<ClientFrame, Error> {
     strict::check("Append", body)?;
-    let parts = part(body);
-    let m: v1::Append = v1::Append::decode(parts.head.freeze()).map_err(|e| Error::bad("frame", format!("The frame is not a protobuf Append: {e}.")))?;
+    let (head, events) = part(body);
+    let m: v1::Append = v1::Append::decode(head.freeze()).map_err(|e| Error::bad("frame", format!("The frame is not a protobuf Append: {e}.")))?;
     let request = AppendRequest {
         stream: convert::stream("stream", &m.stream)?,
         stream_id: m.stream_id.map(StreamId),
         producer: m.producer.map(|p| convert::stamp("producer", &p.id, p.epoch, p.seq)).transpose()?,
         expected_next_offset: m.expected_next_offset,
-        events: Events::from_wire(&parts.events)?,
+        events: Events::from_wire(events)?,
     };
     Ok(ClientFrame::Append { req: m.req, request })
 }
@@ -241,14 +217,14 @@ fn commit(body: &[u8]) -> Result<ClientFrame, Error> {
 
 fn commit_append(index: usize, content: &[u8]) -> Result<CommitAppend, Error> {
     let path = format!("appends[{index}]");
-    let parts = part(content);
+    let (head, events) = part(content);
     let m: v1::CommitAppend =
-        v1::CommitAppend::decode(parts.head.freeze()).map_err(|e| Error::bad(&path, format!("{path} is not a protobuf CommitAppend: {e}.")))?;
+        v1::CommitAppend::decode(head.freeze()).map_err(|e| Error::bad(&path, format!("{path} is not a protobuf CommitAppend: {e}.")))?;
     Ok(CommitAppend {
         stream: convert::stream(&format!("{path}.stream"), &m.stream)?,
         stream_id: m.stream_id.map(StreamId),
         expected_next_offset: m.expected_next_offset,
-        events: Events::from_wire(&parts.events).map_err(|e| convert::below(e, &path))?,
+        events: Events::from_wire(events).map_err(|e| convert::below(e, &path))?,
     })
 }
 
@@ -329,12 +305,18 @@ fn stamp_message(stamp: &crate::types::request::ProducerStamp) -> v1::ProducerSt
     v1::ProducerStamp { id: stamp.id.to_string(), epoch: stamp.epoch, seq: stamp.seq }
 }
 
-/// Key byte, length and content of a field of wire type "bytes" with a number below 16.
-fn put_field(out: &mut BytesMut, number: u8, parts: [&[u8]; 2]) {
-    out.put_u8(number << 3 | 2);
-    varint::put(out, (parts[0].len() + parts[1].len()) as u64);
-    out.put_slice(parts[0]);
-    out.put_slice(parts[1]);
+/// A field of wire type "bytes" with a number below 16, its content in parts.
+fn put_field(out: &mut BytesMut, number: u8, parts: [&[u8]; 3]) {
+    out.put_slice(&field_head(u32::from(number), parts.iter().map(|part| part.len()).sum()));
+    parts.iter().for_each(|part| out.put_slice(part));
+}
+
+/// Key byte and length of such a field.
+fn field_head(number: u32, len: usize) -> BytesMut {
+    let mut head = BytesMut::with_capacity(11);
+    head.put_u8((number as u8) << 3 | 2);
+    varint::put(&mut head, len as u64);
+    head
 }
 
 /// The events are already in wire form: they follow the other fields.
@@ -345,12 +327,12 @@ fn encode_append(req: u64, request: &AppendRequest) -> Bytes {
         stream_id: request.stream_id.map(|id| id.0),
         producer: request.producer.as_ref().map(stamp_message),
         expected_next_offset: request.expected_next_offset,
-        events: Vec::new(),
+        events: None,
     }
     .encode_to_vec();
     let events = request.events.encoded();
-    let mut out = BytesMut::with_capacity(head.len() + events.len() + 12);
-    put_field(&mut out, 9, [&head, events]);
+    let mut out = BytesMut::with_capacity(head.len() + events.len() + 24);
+    put_field(&mut out, 9, [&head, &field_head(EVENTS, events.len()), events]);
     out.freeze()
 }
 
@@ -372,11 +354,12 @@ fn encode_commit(req: u64, request: &CommitRequest) -> Bytes {
             stream: append.stream.to_string(),
             stream_id: append.stream_id.map(|id| id.0),
             expected_next_offset: append.expected_next_offset,
-            events: Vec::new(),
+            events: None,
         };
-        put_field(&mut body, 4, [&head.encode_to_vec(), append.events.encoded()]);
+        let events = append.events.encoded();
+        put_field(&mut body, 4, [&head.encode_to_vec(), &field_head(EVENTS, events.len()), events]);
     }
     let mut out = BytesMut::with_capacity(body.len() + 12);
-    put_field(&mut out, 10, [&body, &[]]);
+    put_field(&mut out, 10, [&body, &[], &[]]);
     out.freeze()
 }

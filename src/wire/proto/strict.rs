@@ -89,7 +89,7 @@ fn walk(rule: &MessageRule, mut bytes: &[u8]) -> Result<(), Problem> {
                 let index_in_list = counts[number as usize & 15];
                 counts[number as usize & 15] += 1;
                 let message = &MESSAGES[*index];
-                if message.name != "Event" {
+                if message.name != "Events" {
                     walk(message, inner)
                         .map_err(|problem| problem.inside(&if field.repeated { format!("{}[{index_in_list}]", field.name) } else { field.name.to_owned() }))?;
                 }
