@@ -52,8 +52,8 @@ test: ## formatting, clippy, documentation, all tests
 	@$(PART) end
 
 demo: setup ## push a real event history, kill everything twenty times, compare table and log byte by byte
-	@cargo build $(CARGO_FLAGS) --bin tidelog
-	@cargo run $(CARGO_FLAGS) --quiet --example demo -- $(ARGS)
+	@cargo build $(CARGO_FLAGS) --bin tidelog --example demo --example k1_sqlite --example plain
+	@"$(CARGO_TARGET_DIR)/release/examples/demo" $(ARGS)
 
 bench: setup ## the benches of the parts (ARGS="stamp" picks by name; benches/README.md has results)
 	@cargo bench --profile release $(LOCKED) $(BENCHES:%=--bench %) -- $(ARGS)

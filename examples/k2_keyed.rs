@@ -34,7 +34,15 @@ async fn main() -> Result<(), Error> {
 
 async fn follow(client: &Client, db: &Connection, args: &Args, applied: &mut u64, repeated: &mut u64) -> Result<(), Error> {
     let until = args.number("until")?;
-    let mut consumer = client.consumer(args.get("stream", "orders")).subscription(args.get("subscription", "k2")).create().open().await?;
+    let reader = client.consumer(args.get("stream", "orders")).subscription(args.get("subscription", "k2")).create();
+    // Opening is not retried by the library; a program that shall outlive its broker does it.
+    let mut consumer = loop {
+        match reader.clone().open().await {
+            Ok(consumer) => break consumer,
+            Err(error) if error.is_retryable() => tokio::time::sleep(std::time::Duration::from_millis(200)).await,
+            Err(error) => return Err(error.into()),
+        }
+    };
     while until.is_none_or(|until| consumer.position() < until) {
         let Some(event) = consumer.next_event().await else { return Ok(()) };
         let event = event?;

@@ -189,7 +189,7 @@ pub async fn append(client: Client, who: u64, mut dice: Dice, since: Instant, st
             other => other,
         };
         appends.push(Append { value, began, ended, expected, outcome });
-        tokio::time::sleep(dice.millis(0, 15)).await;
+        tokio::time::sleep(dice.millis(0, 8)).await;
     }
     appends
 }

@@ -100,10 +100,8 @@ pub async fn read(State(face): Broker, Caller(who): Caller, path: Path, mut quer
     let request = read_request(&mut query)?;
     query.finish()?;
     let stream = path.stream()?;
-    let reply = tokio::select! {
-        reply = face.broker().read(&who, &stream, request) => reply?,
-        () = face.draining().cancelled(), if !request.wait.is_zero() => return Err(Error::new(Code::Unavailable, "The broker is stopping; read again in a moment.").into()),
-    };
+    // A long poll also ends, with nothing, when the broker stops or the client goes away.
+    let reply = face.broker().read(&who, &stream, request).await?;
     Ok(Reply::Sync { metadata: rendered(&stream, &reply), next: None })
 }
 
