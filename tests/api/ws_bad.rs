@@ -186,7 +186,12 @@ async fn upgrades_that_are_none_are_answered_over_http() {
         headers[index] = header;
         assert_eq!(broker.ask("GET", "/v1/connect", &headers, b"").await.code(), "bad_parameter", "{header:?}");
     }
-    for path in ["/v1/connect?colour=1", "/v1/streams/a/subscriptions/s/connect?from=soon", "/v1/streams/a/subscriptions/s/connect?takeover=maybe", "/v1/streams/a%2Fb/subscriptions/s/connect"] {
+    for path in [
+        "/v1/connect?colour=1",
+        "/v1/streams/a/subscriptions/s/connect?from=soon",
+        "/v1/streams/a/subscriptions/s/connect?takeover=maybe",
+        "/v1/streams/a%2Fb/subscriptions/s/connect",
+    ] {
         assert_eq!(broker.ask("GET", path, &good, b"").await.code(), "bad_parameter", "{path}");
     }
 }

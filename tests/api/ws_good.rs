@@ -168,6 +168,7 @@ async fn a_reader_that_does_not_read_can_still_append_and_loses_nothing() {
     for _ in 0..64 {
         assert_eq!(broker.ask("POST", "/v1/streams/big/events", &[("Content-Type", "text/plain")], &data).await.status, 201);
     }
+    assert_eq!(broker.post("/v1/streams", r#"{"name":"small"}"#).await.status, 201);
     peer.text(r#"{"t":"append","req":1,"stream":"small","events":[{"data":1}]}"#).await;
     assert_eq!(broker.get("/v1/streams/small/events?wait=20").await.metadata()["events"][0]["data"], 1, "reading goes on while writing is blocked");
     let (mut next, mut appended) = (0, false);
