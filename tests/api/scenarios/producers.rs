@@ -136,12 +136,8 @@ pub async fn a_refused_append_poisons_those_behind_it_until_resume(s: &mut Stage
 pub async fn appends_without_a_producer_are_poisoned_too(s: &mut Stage<'_>) {
     s.create("orders").await;
     s.open("orders", "p1", "any").await.ok();
-    let pipeline = vec![
-        to("orders", numbers(0..1)),
-        to("orders", numbers(1..2)).expecting(5),
-        to("orders", numbers(2..3)),
-        to("orders", numbers(3..4)).stamp("p1", 1, 0),
-    ];
+    let pipeline =
+        vec![to("orders", numbers(0..1)), to("orders", numbers(1..2)).expecting(5), to("orders", numbers(2..3)), to("orders", numbers(3..4)).stamp("p1", 1, 0)];
     let mut answers = s.put_all(pipeline).await.into_iter();
     let mut next = || answers.next().expect("one for each");
     next().is("stored 0..=0").ok();

@@ -297,15 +297,7 @@ fn rows() -> Vec<Row> {
             "",
             Some("sub"),
         ),
-        (
-            "nobody leaves",
-            json(r#"{"t":"unsubscribe","sub":7}"#),
-            proto(Frame::Unsubscribe(v1::Unsubscribe { sub: 7 })),
-            SUB,
-            "bad_parameter",
-            "",
-            Some("sub"),
-        ),
+        ("nobody leaves", json(r#"{"t":"unsubscribe","sub":7}"#), proto(Frame::Unsubscribe(v1::Unsubscribe { sub: 7 })), SUB, "bad_parameter", "", Some("sub")),
         (
             "a credential on an open door",
             json(r#"{"t":"auth","key":"x"}"#),
@@ -324,15 +316,7 @@ fn rows() -> Vec<Row> {
             "",
             None,
         ),
-        (
-            "a ping with a field",
-            json(r#"{"t":"ping","colour":1}"#),
-            raw(6, &v1::Ping {}, &[0x08, 1]),
-            About::Connection,
-            "unknown_field",
-            "",
-            None,
-        ),
+        ("a ping with a field", json(r#"{"t":"ping","colour":1}"#), raw(6, &v1::Ping {}, &[0x08, 1]), About::Connection, "unknown_field", "", None),
     ]
 }
 
@@ -340,7 +324,15 @@ async fn play<D: Dialect>(frame: impl Fn(&Row) -> Message) {
     let broker = dev().await;
     assert_eq!(broker.post("/v1/streams", r#"{"name":"orders"}"#).await.status, 201);
     let mut peer = broker.ws_as("/v1/connect", Some(D::SUBPROTOCOL)).await.expect("the upgrade is accepted").greeted().await;
-    let subscribe: Row = ("", r#"{"t":"subscribe","sub":1,"stream":"orders"}"#.to_owned(), proto(Frame::Subscribe(v1::Subscribe { sub: 1, ..subscribe("orders") })), About::Connection, "", "", None);
+    let subscribe: Row = (
+        "",
+        r#"{"t":"subscribe","sub":1,"stream":"orders"}"#.to_owned(),
+        proto(Frame::Subscribe(v1::Subscribe { sub: 1, ..subscribe("orders") })),
+        About::Connection,
+        "",
+        "",
+        None,
+    );
     assert!(matches!(ask::<D>(&mut peer, frame(&subscribe)).await, Hear::Subscribed(1, _)));
     assert!(matches!(D::hear(&peer.message().await), Hear::Delivered(1, _)), "it is live");
     let mut complaints = Vec::new();
@@ -349,7 +341,9 @@ async fn play<D: Dialect>(frame: impl Fn(&Row) -> Message) {
         let heard = ask::<D>(&mut peer, frame(&row)).await;
         let Hear::Refused(heard_about, why) = heard else { panic!("{what}: {heard:?}") };
         let heard_field = why.details.get("field").and_then(|f| f.as_str());
-        if (heard_about, why.code.as_str(), why.rule.as_str(), why.applied.as_str()) != (*about, *code, *rule, "no") || field.is_some_and(|f| heard_field != Some(f)) {
+        if (heard_about, why.code.as_str(), why.rule.as_str(), why.applied.as_str()) != (*about, *code, *rule, "no")
+            || field.is_some_and(|f| heard_field != Some(f))
+        {
             complaints.push(format!("{what}: heard {heard_about:?} {why}, not {about:?} {code} {rule} {field:?}"));
         }
         let ping: Row = ("", r#"{"t":"ping"}"#.to_owned(), proto(Frame::Ping(v1::Ping {})), About::Connection, "", "", None);

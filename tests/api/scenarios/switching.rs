@@ -5,11 +5,8 @@ use super::values::{Commit, binary, durable, json, numbers, text, to};
 
 pub async fn an_event_appended_over_one_carrier_is_read_over_another(s: &mut Stage<'_>) {
     s.create("orders").await;
-    let events = [
-        json("{ \"b\": 1.0,\t\"a\": \"\\u00e9\" }").kind("größe").key("o-1").header("z", "1").header("a", "2"),
-        text("Grüße 🦀\n"),
-        binary(&[0, 255, 10, 13]),
-    ];
+    let events =
+        [json("{ \"b\": 1.0,\t\"a\": \"\\u00e9\" }").kind("größe").key("o-1").header("z", "1").header("a", "2"), text("Grüße 🦀\n"), binary(&[0, 255, 10, 13])];
     s.append("orders", events).await.is("stored 0..=2").ok();
     let there = s.other().read("orders", 0, 10).await.ok();
     assert_eq!(s.first().read("orders", 0, 10).await.ok(), there);

@@ -300,7 +300,8 @@ impl fmt::Display for Subscribe {
             Some(From::Time(_)) => write!(f, " from a time")?,
             Some(from) => write!(f, " from {from:?}")?,
         }
-        let flags = [("not created", !self.create && self.subscription.is_some()), ("rewind", self.rewind), ("reject", self.reject), ("received", self.received)];
+        let flags =
+            [("not created", !self.create && self.subscription.is_some()), ("rewind", self.rewind), ("reject", self.reject), ("received", self.received)];
         flags.iter().filter(|(_, on)| *on).try_for_each(|(word, _)| write!(f, ", {word}"))?;
         if let Some((events, _)) = self.credit {
             write!(f, ", credit {events}")?;
@@ -336,8 +337,14 @@ impl fmt::Display for Subscribed {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Delivery {
     Event(Event),
-    Gap { from: u64, to: u64, reason: String },
-    Live { next_offset: u64 },
+    Gap {
+        from: u64,
+        to: u64,
+        reason: String,
+    },
+    Live {
+        next_offset: u64,
+    },
     /// The session is over.
     End(Refusal),
 }
