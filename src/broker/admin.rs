@@ -86,6 +86,7 @@ impl Broker {
 
     /// Ids of a name index, in the order of the folded names.
     async fn index(&self, prefix: RowKey, key: impl Fn(&str) -> RowKey, query: &ListQuery) -> Result<Page<u64>> {
+        self.check_serving()?;
         let limit = query.limit.unwrap_or(usize::MAX);
         let mut after: Option<Vec<u8>> = None;
         let mut found: Vec<(Vec<u8>, u64)> = Vec::new();
@@ -314,6 +315,7 @@ impl Broker {
     /// `not_found`.
     pub async fn operation(&self, who: &Principal, id: OperationId) -> Result<OperationInfo> {
         who.known()?;
+        self.check_serving()?;
         let found = self.inner.engine.get(vec![Key::Operation(id).encode()]).await.map_err(|e| engine_failure(&e))?;
         let row = found.into_iter().next().flatten().ok_or_else(|| {
             Error::new(Code::NotFound, format!("Operation {id} was not found; finished ones are kept for a day.")).resource(format!("/v1/operations/{id}"))

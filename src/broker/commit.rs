@@ -2,8 +2,8 @@
 //! engine commit, then publishes what is new and answers (S-1, S-4).
 //!
 //! It runs on a thread of its own, because a commit blocks in fdatasync. Intents whose rows are not in memory are parked,
-//! in order, under the rows they lack, while a loader reads them; two intents of one append session lack the same rows,
-//! so they keep their order.
+//! under the rows they lack, while a loader reads them. Two intents of one append session need the same rows, so neither is
+//! ready before the other; whenever they meet again they stand in the order of their arrival.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -80,6 +80,7 @@ impl CommitLoop {
             sender: sender.clone(),
             parked: HashMap::new(),
             backlog: VecDeque::new(),
+            arrivals: 0,
             failed: failed_in,
             stats: stats.clone(),
             operations: operations.clone(),
@@ -159,8 +160,10 @@ struct Driver {
     sender: Sender<Input>,
     /// Intents that wait for rows, by the first they lack.
     parked: HashMap<Need, VecDeque<Queued>>,
-    /// Taken from the queue, not yet prepared.
+    /// Taken from the queue, not yet prepared; in the order of arrival.
     backlog: VecDeque<Queued>,
+    /// How many intents have arrived.
+    arrivals: u64,
     failed: watch::Sender<Option<String>>,
     stats: Arc<CommitStats>,
     operations: Arc<Notify>,
@@ -252,16 +255,22 @@ impl Driver {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Intent(queued) => self.backlog.push_back(queued),
+            Input::Intent(mut queued) => {
+                self.arrivals += 1;
+                queued.arrival = self.arrivals;
+                self.backlog.push_back(queued);
+            }
             Input::Stop(done) => self.stop = Some(done),
             Input::Loaded(need, result) => {
                 let waiting = self.parked.remove(&need).unwrap_or_default();
                 match result {
                     Ok(loaded) => {
                         self.state.loaded(loaded);
-                        // They were first: before everything that came meanwhile.
-                        for queued in waiting.into_iter().rev() {
-                            self.backlog.push_front(queued);
+                        // Rows come and go, so two intents of one session may have waited under different needs: only the
+                        // arrival tells which of them is first.
+                        if !waiting.is_empty() {
+                            self.backlog.extend(waiting);
+                            self.backlog.make_contiguous().sort_by_key(|queued| queued.arrival);
                         }
                     }
                     Err(engine_error) => {
@@ -306,7 +315,8 @@ impl Driver {
 
     fn park(&mut self, need: Need, queued: Queued) {
         if let Some(waiting) = self.parked.get_mut(&need) {
-            waiting.push_back(queued);
+            let place = waiting.partition_point(|other| other.arrival < queued.arrival);
+            waiting.insert(place, queued);
             return;
         }
         // Everything it lacks is asked for at once; it waits under the first.
@@ -397,10 +407,11 @@ impl Driver {
             "The write failed while it was on its way to the disk: it may or may not be stored. Send the same request again when the broker is back.",
         )
         .rule("S-5");
+        // Whoever hears of it must not read what it left behind.
+        self.failed.send_replace(Some(why.to_owned()));
         for answer in answers.unwrap_or_default() {
             answer.send(Some(&told));
         }
-        self.failed.send_replace(Some(why.to_owned()));
         self.refuse_all(why);
     }
 
@@ -428,5 +439,5 @@ pub fn engine_failure(error: &EngineError) -> Error {
 
 /// An intent with its place in the queue.
 pub fn queued(intent: Intent, permit: Option<tokio::sync::OwnedSemaphorePermit>, solo: bool) -> Queued {
-    Queued { intent, permit, solo }
+    Queued { intent, arrival: 0, permit, solo }
 }

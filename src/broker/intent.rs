@@ -290,6 +290,8 @@ impl Intent {
 pub struct Queued {
     /// What.
     pub intent: Intent,
+    /// Its place in the order of arrival at the loop; it keeps that while it waits for rows.
+    pub arrival: u64,
     /// Given back when the answer is out.
     pub permit: Option<OwnedSemaphorePermit>,
     /// The caller has nothing else outstanding: it will come back when it is answered.

@@ -251,7 +251,16 @@ impl Broker {
         self.stream_on_disk(name).await?.filter(|stream| !stream.row.deleting).ok_or_else(|| stream_not_found(name))
     }
 
+    /// After a failed write the engine may show what never became durable: nothing is read from it any more (S-2, S-5).
+    fn check_serving(&self) -> Result<()> {
+        match &*self.inner.commits.failed().borrow() {
+            Some(why) => Err(Error::new(Code::StorageFailed, format!("The storage engine has failed ({why}); the broker does not serve.")).rule("S-5")),
+            None => Ok(()),
+        }
+    }
+
     async fn stream_on_disk(&self, name: &StreamName) -> Result<Option<Stream>> {
+        self.check_serving()?;
         let engine = &*self.inner.engine;
         let Some(id) = loader::stream_id(engine, &name.folded()).await.map_err(|e| engine_failure(&e))? else { return Ok(None) };
         loader::stream(engine, id).await.map_err(|e| engine_failure(&e))
@@ -261,6 +270,7 @@ impl Broker {
     async fn shared(&self, id: StreamId) -> Result<Arc<StreamShared>> {
         let shared = self.inner.registry.open(id);
         if shared.bounds().is_none() {
+            self.check_serving()?;
             let stream = loader::stream(&*self.inner.engine, id).await.map_err(|e| engine_failure(&e))?;
             match stream {
                 Some(stream) => shared.merge(stream.bounds),
@@ -271,6 +281,7 @@ impl Broker {
     }
 
     async fn read_log(&self, stream: StreamId, from: u64, wanted: ReadLimits) -> Result<Vec<Arc<Batch>>> {
+        self.check_serving()?;
         self.inner.engine.read(stream, from, wanted).await.map_err(|e| engine_failure(&e))
     }
 

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 
 pub use tidelog::broker::*;
 pub use tidelog::log::memory::{Fault, Memory};
-use tidelog::log::{Capabilities, Engine, EngineError, Lane, Position, Pressure, ReadLimits, RowKey, Space, WriteSet};
+pub use tidelog::log::{EngineError, Key, ProducerKey};
+use tidelog::log::{Capabilities, Engine, Lane, Position, Pressure, ReadLimits, RowKey, Space, WriteSet};
 pub use tidelog::types::reply::*;
 pub use tidelog::types::request::*;
 pub use tidelog::types::*;
@@ -78,6 +79,12 @@ pub struct Stepped {
     ended: watch::Sender<u64>,
     busy: AtomicBool,
     seen: Mutex<Vec<Seen>>,
+    /// Reads of these rows do not return.
+    held_rows: watch::Sender<Vec<RowKey>>,
+    /// How many reads are held so.
+    reads_held: watch::Sender<usize>,
+    /// What the next commit is refused with.
+    refusal: Mutex<Option<EngineError>>,
 }
 
 impl Stepped {
@@ -89,7 +96,32 @@ impl Stepped {
             ended: watch::channel(0).0,
             busy: AtomicBool::new(false),
             seen: Mutex::default(),
+            held_rows: watch::channel(Vec::new()).0,
+            reads_held: watch::channel(0).0,
+            refusal: Mutex::default(),
         })
+    }
+
+    /// From now on reads of this row are slow: they see what is there now and return when it is released.
+    pub fn hold_row(&self, key: Key<'_>) {
+        self.held_rows.send_modify(|held| held.push(key.encode()));
+    }
+
+    /// Ends the hold of one row.
+    pub fn release_row(&self, key: Key<'_>) {
+        let key = key.encode();
+        self.held_rows.send_modify(|held| held.retain(|other| *other != key));
+    }
+
+    /// Resolves when so many reads are held.
+    pub async fn reads_held(&self, count: usize) {
+        let mut reads = self.reads_held.subscribe();
+        soon(reads.wait_for(|n| *n == count)).await.expect("the engine is alive");
+    }
+
+    /// The next commit meets this refusal; nothing of it is stored.
+    pub fn refuse_next(&self, error: EngineError) {
+        *self.refusal.lock() = Some(error);
     }
 
     /// From now on no commit passes.
@@ -163,7 +195,11 @@ impl Engine for Stepped {
         });
         let mut allowed = self.allowed.subscribe();
         allowed.wait_for(|n| *n >= number).await.expect("the sender lives in self");
-        let result = self.inner.commit(lane, expected, set).await;
+        let refusal = self.refusal.lock().take();
+        let result = match refusal {
+            Some(refusal) => Err(refusal),
+            None => self.inner.commit(lane, expected, set).await,
+        };
         self.seen.lock().push(seen);
         self.busy.store(false, Ordering::SeqCst);
         self.ended.send_modify(|n| *n += 1);
@@ -181,7 +217,15 @@ impl Engine for Stepped {
     async fn get(&self, keys: Vec<RowKey>) -> Result<Vec<Option<Bytes>>, EngineError> {
         // A real disk answers later: whoever does not wait for its row is found out.
         tokio::task::yield_now().await;
-        self.inner.get(keys).await
+        let found = self.inner.get(keys.clone()).await;
+        let mut held = self.held_rows.subscribe();
+        let is_held = |held: &Vec<RowKey>| keys.iter().any(|key| held.contains(key));
+        if is_held(&held.borrow_and_update()) {
+            self.reads_held.send_modify(|n| *n += 1);
+            held.wait_for(|held| !is_held(held)).await.expect("the sender lives in self");
+            self.reads_held.send_modify(|n| *n -= 1);
+        }
+        found
     }
 
     async fn scan(&self, prefix: RowKey, after: Option<Vec<u8>>, limit: usize) -> Result<Vec<(Bytes, Bytes)>, EngineError> {

@@ -48,6 +48,9 @@ impl State {
         let producer = self.producer(&key).expect("it was found or inserted above");
         let (epoch, last_seq) = (producer.epoch, producer.last_seq);
         self.group.producers.insert(key);
+        if stream.is_some() {
+            self.note_epoch(epoch);
+        }
         Ok(ProducerOpened {
             producer: id.clone(),
             epoch,
@@ -73,6 +76,8 @@ impl State {
         let result = self.append_alone(append);
         if result.is_err() {
             pipe.poisoned.store(true, Ordering::Relaxed);
+        } else {
+            self.group.pipes.push(pipe);
         }
         result
     }

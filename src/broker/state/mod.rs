@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::clock::{Clock, Now};
 use super::cursor::{Cursor, Mark};
 use super::generations::{Evictable, Generations};
-use super::intent::{Answer, Intent};
+use super::intent::{Answer, Intent, Pipe};
 use super::producer::Producer;
 use super::shared::{Bounds, News, Registry};
 use crate::log::rows::{self, value};
@@ -139,6 +139,10 @@ struct Group {
     effects: Vec<Effect>,
     answers: Vec<Answer>,
     events: u64,
+    /// Cursors as they were before this group touched them; `None` = it made them.
+    before: HashMap<(StreamId, SubscriptionId), Option<Cursor>>,
+    /// Append sessions it has good news for.
+    pipes: Vec<Arc<Pipe>>,
 }
 
 /// A finished group: what to write, and what to do and say when it is durable.
@@ -188,6 +192,10 @@ pub struct State {
     group: Group,
     /// Cursors of the sealed group, until it is durable.
     unsettled: Vec<(StreamId, SubscriptionId)>,
+    /// Of the sealed group: its `before`.
+    undo: HashMap<(StreamId, SubscriptionId), Option<Cursor>>,
+    /// Of the sealed group: its `pipes`.
+    hopeful: Vec<Arc<Pipe>>,
 }
 
 const PRESENT: &str = "`lacks` found it in memory just before";
@@ -213,6 +221,8 @@ impl State {
             full: None,
             group: Group::default(),
             unsettled: Vec::new(),
+            undo: HashMap::new(),
+            hopeful: Vec::new(),
             stable_counters: counters,
             counters,
         }
@@ -248,11 +258,15 @@ impl State {
             Intent::CreateStream { new, .. } => drop(self.lacks_stream(&new.name, &mut needs)),
             Intent::DeleteStream { stream, .. } | Intent::Trim { stream, .. } | Intent::CloseStream { stream, .. } => drop(self.lacks_stream(stream, &mut needs)),
             Intent::ForgetOperations { .. } => {}
-            Intent::FinishDelete { stream, .. } => {
-                if self.streams.get(stream).is_none() {
-                    needs.push(Need::Stream(*stream));
+            // The name too: a read of it that is on its way would bring the old stream back.
+            Intent::FinishDelete { stream, .. } => match self.streams.get(stream) {
+                None => needs.push(Need::Stream(*stream)),
+                Some(None) => {}
+                Some(Some(found)) => {
+                    let name = found.name.clone();
+                    self.lacks_stream(&name, &mut needs);
                 }
-            }
+            },
             Intent::CreateSubscription { stream, name, .. } | Intent::DeleteSubscription { stream, name, .. } | Intent::Seek { stream, name, .. } => {
                 self.lacks_cursor(stream, name, &mut needs);
             }
@@ -472,6 +486,8 @@ impl State {
             }
         }
         self.unsettled = group.cursors.into_iter().collect();
+        self.undo = group.before;
+        self.hopeful = group.pipes;
         Sealed {
             set: WriteSet { appends: group.appends, rows: group.rows.into_iter().collect(), ranges: group.ranges },
             news,
@@ -483,6 +499,8 @@ impl State {
 
     /// The sealed group is durable.
     pub fn committed(&mut self) {
+        self.hopeful.clear();
+        self.undo.clear();
         for key in std::mem::take(&mut self.unsettled) {
             if let Some(Some(cursor)) = self.cursors.get(&key) {
                 cursor.stable = cursor.row;
@@ -510,13 +528,29 @@ impl State {
         self.streams.retain(|_, _| false);
         self.producers.retain(|_, _| false);
         self.sub_names.retain(|_, _| false);
-        self.cursors.retain(|_, cursor| {
+        // These appends are refused after all (P-12).
+        self.hopeful.drain(..).for_each(|pipe| pipe.poisoned.store(true, std::sync::atomic::Ordering::Relaxed));
+        // Cursors hold what is not on disk: sessions, and acks of level `received` that were answered (C-16). Those stand;
+        // only what the refused group did to them is taken back. A session it opened was never announced.
+        let undo = std::mem::take(&mut self.undo);
+        self.cursors.retain(|key, _| !undo.contains_key(key));
+        for (key, cursor) in undo {
+            if let Some(cursor) = cursor {
+                self.cursors.insert(key, Some(cursor));
+            }
+        }
+        let dirty = &mut self.dirty;
+        self.cursors.retain(|key, cursor| {
             let Some(cursor) = cursor else { return false };
-            cursor.row = cursor.stable;
-            cursor.dirty = false;
-            // A session the refused group opened was never announced; one it fenced is live again.
-            cursor.mark.as_ref().is_some_and(|mark| mark.epoch == cursor.row.epoch)
+            cursor.dirty = cursor.row.next != cursor.stable.next;
+            if cursor.dirty {
+                dirty.insert(*key);
+            }
+            true
         });
+        if !self.dirty.is_empty() {
+            self.dirty_since = Some(self.now.mono);
+        }
     }
 
     /// The stream a name means. Call it only after [`State::lacks`].
@@ -557,8 +591,19 @@ impl State {
         self.sub_names.get(&(stream, name.folded().into_owned())).copied().flatten()
     }
 
+    /// A producer or session of a stream was given this epoch.
+    fn note_epoch(&mut self, epoch: u64) {
+        if epoch > self.counters.max_epoch {
+            self.counters.max_epoch = epoch;
+            self.group.counters = true;
+        }
+    }
+
+    /// A cursor, which the group may change.
     fn cursor(&mut self, stream: StreamId, id: SubscriptionId) -> &mut Cursor {
-        self.cursors.get(&(stream, id)).expect(PRESENT).as_mut().expect(PRESENT)
+        let cursor = self.cursors.get(&(stream, id)).expect(PRESENT).as_mut().expect(PRESENT);
+        self.group.before.entry((stream, id)).or_insert_with(|| Some(cursor.clone()));
+        cursor
     }
 }
 

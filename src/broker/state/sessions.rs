@@ -53,6 +53,7 @@ impl State {
         self.put_id(Key::SubscriptionName(stream, &folded), id.0);
         let floor = self.stream(stream).epoch_floor;
         self.sub_names.insert((stream, folded), Some(id));
+        self.group.before.insert((stream, id), None);
         self.cursors.insert((stream, id), Some(Cursor::new(meta, next, floor, self.now.wall_us)));
         self.group.cursors.insert((stream, id));
         id
@@ -93,6 +94,7 @@ impl State {
         cursor.row.epoch += 1;
         let (epoch, mark) = (cursor.row.epoch, cursor.mark.take());
         self.group.cursors.insert((stream_id, id));
+        self.note_epoch(epoch);
         if let Some(mark) = mark {
             let why = Error::new(Code::SessionFenced, format!("The cursor of subscription {name} was moved to {next}; open it again."));
             self.group.effects.push(Effect::End(mark, why.rule("C-14").detail("epoch", epoch)));
@@ -174,6 +176,7 @@ impl State {
         let name = SubscriptionName::stored(&cursor.meta.name);
         let epoch = mark.epoch;
         self.group.cursors.insert((stream_id, id));
+        self.note_epoch(epoch);
         if let Some(old) = old {
             self.group.effects.push(Effect::End(old, cursor::fenced(&name, epoch)));
         }

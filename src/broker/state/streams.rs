@@ -44,7 +44,8 @@ impl State {
         self.group.rows.insert(Key::StreamOwner(owner, id).encode(), Some(Vec::new()));
         self.group.bounds.insert(id);
         self.names.insert(folded, Some(id));
-        self.streams.insert(id, Some(Stream { id, name: new.name.clone(), row, bounds: Bounds::default(), epoch_floor: 0 }));
+        let epoch_floor = self.counters.epoch_floor;
+        self.streams.insert(id, Some(Stream { id, name: new.name.clone(), row, bounds: Bounds::default(), epoch_floor }));
         Ok(id)
     }
 
@@ -70,7 +71,11 @@ impl State {
 
     fn end_sessions(&mut self, stream: StreamId, name: &StreamName) {
         let mut ended: Vec<Arc<Mark>> = Vec::new();
-        self.cursors.retain(|(of, _), cursor| {
+        let before = &mut self.group.before;
+        self.cursors.retain(|(of, id), cursor| {
+            if *of == stream {
+                before.entry((*of, *id)).or_insert_with(|| cursor.clone());
+            }
             if *of == stream
                 && let Some(mark) = cursor.as_mut().and_then(|c| c.mark.take())
             {
@@ -84,6 +89,11 @@ impl State {
     }
 
     pub(super) fn finish_delete(&mut self, id: StreamId, mut info: OperationInfo) -> Result<(), Error> {
+        // Whoever takes a name again starts above every epoch the old stream can have given out (S-8).
+        if self.counters.epoch_floor != self.counters.max_epoch {
+            self.counters.epoch_floor = self.counters.max_epoch;
+            self.group.counters = true;
+        }
         if let Some(Some(stream)) = self.streams.get(&id) {
             let (row, name) = (stream.row.clone(), stream.name.clone());
             let folded = name.folded().into_owned();
