@@ -156,7 +156,7 @@ fn guide(server: &Server, data: &Path, temporary: bool) {
          In a third, push to it (it is created on first use):\n\n    {binary} pub orders 'hello'{there}\n    \
          curl -H 'Content-Type: text/plain' -d 'hello from curl' {url}/v1/streams/orders/events\n\n\
          Ctrl-C stops the broker.\n\n",
-        data.display()
+        std::path::absolute(data).unwrap_or_else(|_| data.to_owned()).display()
     );
     let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
 }

@@ -98,12 +98,7 @@ async fn serve(edge: Edge, socket: Socket, peer: Peer, stop: CancellationToken) 
         })
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits::HEADER_TIMEOUT)
-        .max_headers(limits::HEADER_COUNT)
-        .max_buf_size(limits::HEADER_BYTES);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits::HEADER_TIMEOUT).max_headers(limits::HEADER_COUNT).max_buf_size(limits::HEADER_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -150,7 +145,9 @@ pub fn bind_unix(path: &Path) -> Result<UnixListener, String> {
     let shown = path.display();
     match std::fs::symlink_metadata(path) {
         Err(_) => {}
-        Ok(found) if !found.file_type().is_socket() => return Err(format!("{shown} is there and is no socket; remove it, or choose another place with --socket.")),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(format!("{shown} is there and is no socket; remove it, or choose another place with --socket."));
+        }
         Ok(_) => {
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
                 return Err(format!("A broker is listening on {shown}; stop it, or choose another place with --socket."));

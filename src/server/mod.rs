@@ -66,9 +66,9 @@ impl Server {
     /// See [`StartError`]; nothing is left running.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         // First the doors, so that a port in use costs no recovery; nobody is let in before the broker is open.
-        let listener = TcpListener::bind(&config.listen).await.map_err(|e| {
-            StartError::failed(format!("Cannot listen on {}: {e}. Choose another address with --listen HOST:PORT.", config.listen))
-        })?;
+        let listener = TcpListener::bind(&config.listen)
+            .await
+            .map_err(|e| StartError::failed(format!("Cannot listen on {}: {e}. Choose another address with --listen HOST:PORT.", config.listen)))?;
         let address = listener.local_addr().map_err(|e| StartError::failed(format!("The listener has no address: {e}.")))?;
         let broker = open(&config).await?;
         match Self::serve(&config, listener, address, broker.clone()) {
@@ -185,7 +185,9 @@ async fn open(config: &Config) -> Result<Broker, StartError> {
 
 /// The data directory, for this user only.
 fn make_dir(path: &Path) -> Result<(), StartError> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| {
-        StartError::failed(format!("The data directory {} cannot be made: {e}. Choose another with --data DIR.", path.display()))
-    })
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| StartError::failed(format!("The data directory {} cannot be made: {e}. Choose another with --data DIR.", path.display())))
 }

@@ -7,7 +7,9 @@ use tokio::net::UnixStream;
 #[tokio::test]
 async fn serve_refuses_tcp_callers_and_lets_the_socket_in() {
     let broker = serve().await;
-    for (method, path) in [("GET", "/v1/streams"), ("GET", "/v1/streams/a"), ("POST", "/v1/streams"), ("DELETE", "/v1/streams/a"), ("POST", "/v1/streams/a/events")] {
+    for (method, path) in
+        [("GET", "/v1/streams"), ("GET", "/v1/streams/a"), ("POST", "/v1/streams"), ("DELETE", "/v1/streams/a"), ("POST", "/v1/streams/a/events")]
+    {
         let answer = broker.ask(method, path, &[("Content-Type", "text/html")], b"garbage").await;
         assert_eq!((answer.status, answer.code().as_str()), (401, "unauthenticated"), "{method} {path}");
         assert_eq!(answer.header("www-authenticate"), Some("Bearer"));

@@ -13,7 +13,10 @@ async fn a_stream_is_created_described_listed_closed_and_deleted() {
     assert_eq!((created.status, created.header("location")), (201, Some("/v1/streams/Orders")));
     let stream = created.metadata();
     assert_eq!(created.header("x-created-record-id"), Some(stream["id"].to_string().as_str()));
-    assert_eq!((&stream["name"], &stream["status"], &stream["status_code"], &stream["durability"]), (&json!("Orders"), &json!("Ready"), &json!(113), &json!("fsync")));
+    assert_eq!(
+        (&stream["name"], &stream["status"], &stream["status_code"], &stream["durability"]),
+        (&json!("Orders"), &json!("Ready"), &json!(113), &json!("fsync"))
+    );
     assert_eq!(stream["state"], json!({"first_offset":0,"next_offset":0,"count":0,"bytes":0,"last_event_at":null}));
     assert_eq!(stream["owner"], "/v1/users/operator");
 
@@ -66,7 +69,10 @@ async fn events_are_appended_and_read_back_byte_for_byte() {
     let read = broker.get("/v1/streams/orders/events").await;
     assert!(String::from_utf8_lossy(&read.body).contains(r#""data":{"total": 1.20},"#), "JSON data is kept as it was sent");
     let read = read.metadata();
-    assert_eq!((&read["stream"], &read["first_offset"], &read["next_offset"], &read["after"], &read["more"]), (&json!("orders"), &json!(0), &json!(3), &json!(2), &json!(false)));
+    assert_eq!(
+        (&read["stream"], &read["first_offset"], &read["next_offset"], &read["after"], &read["more"]),
+        (&json!("orders"), &json!(0), &json!(3), &json!(2), &json!(false))
+    );
     let events = read["events"].as_array().unwrap();
     assert_eq!(events[0]["headers"], json!({"trace":"a1"}));
     assert_eq!((&events[1]["data"], &events[1]["encoding"], &events[1]["type"]), (&json!("text"), &json!("utf8"), &json!("")));
@@ -84,8 +90,14 @@ async fn lines_and_raw_bodies_are_events_too() {
     let broker = dev().await;
     let lines = b"{\"data\":1,\"key\":\"k\"}\n\n{\"data\":[2]}\r\n";
     assert_eq!(broker.ask("POST", "/v1/streams/s/events", &[("Content-Type", "application/x-ndjson")], lines).await.metadata()["count"], 2);
-    assert_eq!(broker.ask("POST", "/v1/streams/s/events?lines=data", &[("Content-Type", "application/x-ndjson")], b"3\n\"four\"\n").await.metadata()["count"], 2);
-    assert_eq!(broker.ask("POST", "/v1/streams/s/events?type=t&key=k%20k", &[("Content-Type", "text/plain; charset=utf-8")], "fünf".as_bytes()).await.status, 201);
+    assert_eq!(
+        broker.ask("POST", "/v1/streams/s/events?lines=data", &[("Content-Type", "application/x-ndjson")], b"3\n\"four\"\n").await.metadata()["count"],
+        2
+    );
+    assert_eq!(
+        broker.ask("POST", "/v1/streams/s/events?type=t&key=k%20k", &[("Content-Type", "text/plain; charset=utf-8")], "fünf".as_bytes()).await.status,
+        201
+    );
     assert_eq!(broker.ask("POST", "/v1/streams/s/events", &[("Content-Type", "application/octet-stream")], &[0, 255]).await.status, 201);
     let events = broker.get("/v1/streams/s/events").await.metadata()["events"].clone();
     let data: Vec<_> = events.as_array().unwrap().iter().map(|e| e["data"].clone()).collect();
@@ -169,7 +181,10 @@ async fn subscriptions_and_their_cursors_are_objects() {
     let created = broker.post("/v1/streams/s/subscriptions", r#"{"name":"billing","max_in_flight":10}"#).await;
     assert_eq!((created.status, created.header("location")), (201, Some("/v1/streams/s/subscriptions/billing")));
     let sub = created.metadata();
-    assert_eq!((&sub["acked_offset"], &sub["next"], &sub["epoch"], &sub["mode"], &sub["status"]), (&json!(null), &json!(0), &json!(0), &json!("exclusive"), &json!("Stopped")));
+    assert_eq!(
+        (&sub["acked_offset"], &sub["next"], &sub["epoch"], &sub["mode"], &sub["status"]),
+        (&json!(null), &json!(0), &json!(0), &json!("exclusive"), &json!("Stopped"))
+    );
     assert_eq!(sub["lag"]["events"], 3);
     assert_eq!(broker.post("/v1/streams/s/subscriptions", r#"{"name":"late","start":"latest"}"#).await.metadata()["next"], 3);
     assert_eq!(broker.get("/v1/streams/s/subscriptions").await.metadata(), json!(["/v1/streams/s/subscriptions/billing", "/v1/streams/s/subscriptions/late"]));

@@ -26,10 +26,14 @@ async fn a_body_over_the_limit_is_refused_without_being_read() {
     assert_eq!(broker.post("/v1/streams/s/events", &body(1000)).await.status, 201);
     assert_eq!(broker.post("/v1/streams/s/events", &body(1001)).await.status, 413);
     // Announced, never sent: the answer comes all the same.
-    let head = b"POST /v1/streams/s/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99999999\r\nConnection: close\r\n\r\n";
+    let head =
+        b"POST /v1/streams/s/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99999999\r\nConnection: close\r\n\r\n";
     assert_eq!(raw(broker.tcp().await, head).await.code(), "too_large");
     // In chunks, without a length.
-    let chunk = format!("POST /v1/streams/s/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3e9\r\n{}\r\n0\r\n\r\n", body(1001));
+    let chunk = format!(
+        "POST /v1/streams/s/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3e9\r\n{}\r\n0\r\n\r\n",
+        body(1001)
+    );
     assert_eq!(raw(broker.tcp().await, chunk.as_bytes()).await.code(), "too_large");
 }
 

@@ -5,6 +5,7 @@ mod http_bad;
 mod http_good;
 mod limits;
 mod ops;
+mod scenarios;
 mod support;
 mod ws_bad;
 mod ws_good;

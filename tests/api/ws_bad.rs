@@ -186,7 +186,12 @@ async fn upgrades_that_are_none_are_answered_over_http() {
         headers[index] = header;
         assert_eq!(broker.ask("GET", "/v1/connect", &headers, b"").await.code(), "bad_parameter", "{header:?}");
     }
-    for path in ["/v1/connect?colour=1", "/v1/streams/a/subscriptions/s/connect?from=soon", "/v1/streams/a/subscriptions/s/connect?takeover=maybe", "/v1/streams/a%2Fb/subscriptions/s/connect"] {
+    for path in [
+        "/v1/connect?colour=1",
+        "/v1/streams/a/subscriptions/s/connect?from=soon",
+        "/v1/streams/a/subscriptions/s/connect?takeover=maybe",
+        "/v1/streams/a%2Fb/subscriptions/s/connect",
+    ] {
         assert_eq!(broker.ask("GET", path, &good, b"").await.code(), "bad_parameter", "{path}");
     }
 }
@@ -198,4 +203,25 @@ async fn the_url_of_a_subscription_that_is_not_there_says_so_and_closes() {
     let error = peer.json().await;
     assert_eq!((&error["t"], &error["code"], error.get("sub")), (&json!("error"), &json!("not_found"), None));
     assert_eq!(peer.closed().await, 1008);
+}
+
+#[tokio::test]
+async fn a_socket_that_takes_nothing_for_thirty_seconds_is_closed_with_4008_and_the_cursor_stays() {
+    let broker = dev().await;
+    let data = vec![b'x'; 512 * 1024];
+    for _ in 0..64 {
+        assert_eq!(broker.ask("POST", "/v1/streams/a/events", &[("Content-Type", "text/plain")], &data).await.status, 201);
+    }
+    let mut peer = broker.ws("/v1/connect").await.greeted().await;
+    peer.text(r#"{"t":"subscribe","sub":1,"stream":"a","subscription":"s","create":true,"credit":{"events":1000,"bytes":1000000000}}"#).await;
+    // Nothing is read until the broker counts it: then the close frame is behind what the kernel took.
+    let slow = async {
+        while !String::from_utf8(broker.get("/metrics").await.body).unwrap().contains("tidelog_slow_consumers_total 1.0") {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE * 2, slow).await.expect("it is found slow");
+    assert_eq!(peer.closed().await, 4008);
+    let cursor = broker.get("/v1/streams/a/subscriptions/s/cursor").await.metadata();
+    assert_eq!((&cursor["next"], &cursor["acked_offset"]), (&json!(0), &json!(null)));
 }

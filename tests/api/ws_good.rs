@@ -154,7 +154,7 @@ async fn more_requests_than_may_be_in_flight_are_all_answered_in_order() {
         let frame: Value = serde_json::from_str(text.as_str()).unwrap();
         assert_eq!((&frame["t"], &frame["req"], &frame["first_offset"]), (&json!("appended"), &json!(req), &json!(req)));
     }
-    sending.await.unwrap();
+    drop(sending.await.unwrap());
 }
 
 #[tokio::test]
@@ -168,6 +168,7 @@ async fn a_reader_that_does_not_read_can_still_append_and_loses_nothing() {
     for _ in 0..64 {
         assert_eq!(broker.ask("POST", "/v1/streams/big/events", &[("Content-Type", "text/plain")], &data).await.status, 201);
     }
+    assert_eq!(broker.post("/v1/streams", r#"{"name":"small"}"#).await.status, 201);
     peer.text(r#"{"t":"append","req":1,"stream":"small","events":[{"data":1}]}"#).await;
     assert_eq!(broker.get("/v1/streams/small/events?wait=20").await.metadata()["events"][0]["data"], 1, "reading goes on while writing is blocked");
     let (mut next, mut appended) = (0, false);

@@ -132,11 +132,10 @@ pub fn media_type(headers: &HeaderMap) -> Result<String, Error> {
     let mut parts = text.split(';').map(str::trim);
     let media = parts.next().unwrap_or_default().to_owned();
     match parts.find_map(|p| p.strip_prefix("charset=")).map(|c| c.trim_matches('"').to_owned()) {
-        Some(charset) if !matches!(charset.as_str(), "utf-8" | "utf8" | "us-ascii") => Err(Error::new(
-            Code::ExpectingContentTypeJson,
-            format!("Content-Type names charset {}; bodies are read as UTF-8 only.", quote(&charset)),
-        )
-        .detail("field", "content-type")),
+        Some(charset) if !matches!(charset.as_str(), "utf-8" | "utf8" | "us-ascii") => {
+            Err(Error::new(Code::ExpectingContentTypeJson, format!("Content-Type names charset {}; bodies are read as UTF-8 only.", quote(&charset)))
+                .detail("field", "content-type"))
+        }
         _ => Ok(media),
     }
 }

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::body::{self, NoBody};
 use super::{Broker, Caller, Face, NoQuery, Path, Query, Reply, objects, refuse_conditions, reply, subscriptions};
-use crate::edge::auth;
 use crate::broker::{ReadFrom, ReadReply, ReadRequest, Which};
+use crate::edge::auth;
 use crate::types::name::quote;
 use crate::types::request::{AppendRequest, Start};
 use crate::types::{Code, Encoding, Error, EventRef, Events, EventsBuilder, Result, StreamName, limits};
@@ -23,11 +23,7 @@ enum Form {
     /// One event object per line, or its data alone.
     Lines(Lines),
     /// The body is the `data` of one event.
-    Raw {
-        encoding: Encoding,
-        kind: String,
-        key: String,
-    },
+    Raw { encoding: Encoding, kind: String, key: String },
 }
 
 impl Form {
@@ -104,10 +100,8 @@ pub async fn read(State(face): Broker, Caller(who): Caller, path: Path, mut quer
     let request = read_request(&mut query)?;
     query.finish()?;
     let stream = path.stream()?;
-    let reply = tokio::select! {
-        reply = face.broker().read(&who, &stream, request) => reply?,
-        () = face.draining().cancelled(), if !request.wait.is_zero() => return Err(Error::new(Code::Unavailable, "The broker is stopping; read again in a moment.").into()),
-    };
+    // A long poll also ends, with nothing, when the broker stops or the client goes away.
+    let reply = face.broker().read(&who, &stream, request).await?;
     Ok(Reply::Sync { metadata: rendered(&stream, &reply), next: None })
 }
 
@@ -127,11 +121,7 @@ fn read_request(query: &mut Query) -> Result<ReadRequest> {
         (None, Some(from)) => ReadFrom::At(subscriptions::start(&from, "from")?),
         (Some(_), Some(_)) => return Err(Error::bad("from", "Send after or from, not both: after is exclusive, from is inclusive.")),
     };
-    Ok(ReadRequest {
-        from,
-        limit: limit.map_or(limits::READ_DEFAULT_EVENTS, |n| n as usize),
-        wait: Duration::from_secs(wait.unwrap_or(0) as u64),
-    })
+    Ok(ReadRequest { from, limit: limit.map_or(limits::READ_DEFAULT_EVENTS, |n| n as usize), wait: Duration::from_secs(wait.unwrap_or(0) as u64) })
 }
 
 fn rendered(stream: &StreamName, reply: &ReadReply) -> Vec<u8> {

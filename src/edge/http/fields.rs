@@ -43,7 +43,11 @@ impl<'a> Fields<'a> {
             return Err(failed(format!("The body nests deeper than {} levels.", limits::JSON_DEPTH)));
         }
         let Pairs(pairs) = serde_json::from_str(text).map_err(|e| {
-            if text.trim().is_empty() { failed("The body is empty; send a JSON object.".into()) } else { failed(format!("The body is not a JSON object: {e}.")) }
+            if text.trim().is_empty() {
+                failed("The body is empty; send a JSON object.".into())
+            } else {
+                failed(format!("The body is not a JSON object: {e}."))
+            }
         })?;
         for (i, (name, _)) in pairs.iter().enumerate() {
             if pairs[..i].iter().any(|(n, _)| n == name) {

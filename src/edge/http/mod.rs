@@ -271,7 +271,8 @@ mod tests {
 
     #[test]
     fn request_ids_are_echoed_up_to_64_visible_characters() {
-        let ask = |id: &[u8]| request_id(&HeaderMap::from_iter([(header::HeaderName::from_static("x-request-id"), header::HeaderValue::from_bytes(id).unwrap())]));
+        let ask =
+            |id: &[u8]| request_id(&HeaderMap::from_iter([(header::HeaderName::from_static("x-request-id"), header::HeaderValue::from_bytes(id).unwrap())]));
         assert_eq!(&*ask(b"abc-1"), "abc-1");
         assert_eq!(&*ask(&[b'x'; 64]), "x".repeat(64));
         for bad in [&[b'x'; 65][..], b"", b"a b", b"\xe9"] {

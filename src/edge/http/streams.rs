@@ -29,7 +29,14 @@ pub(super) fn list_query(query: &mut Query) -> Result<ListQuery> {
 ///
 /// # Errors
 /// `internal`.
-pub(super) fn listed<T>(page: Page<T>, asked: &ListQuery, base: &str, recursion: bool, name: impl Fn(&T) -> String, render: impl Fn(T) -> Result<Vec<u8>>) -> reply::Result {
+pub(super) fn listed<T>(
+    page: Page<T>,
+    asked: &ListQuery,
+    base: &str,
+    recursion: bool,
+    name: impl Fn(&T) -> String,
+    render: impl Fn(T) -> Result<Vec<u8>>,
+) -> reply::Result {
     let last = page.items.last().map(&name);
     let next = match (page.more, last, asked.limit) {
         (true, Some(last), Some(limit)) => Some(format!("{base}?after={last}&limit={limit}{}", if recursion { "&recursion=1" } else { "" })),
@@ -104,7 +111,7 @@ fn trim_to(body: &[u8]) -> Result<TrimTo> {
     fields.finish()?;
     match (offset, time) {
         (Some(offset), None) => Ok(TrimTo::Offset(offset)),
-        (None, Some(time)) => Ok(TrimTo::Time(TimeUs::parse(&time)?)),
+        (None, Some(time)) => Ok(TrimTo::Time(TimeUs::parse(&time).map_err(|e| e.detail("field", "before_time"))?)),
         _ => Err(Error::bad("before_offset", "Send exactly one of before_offset and before_time.")),
     }
 }

@@ -3,8 +3,8 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 
-use super::fields::Fields;
 use super::body::JsonBody;
+use super::fields::Fields;
 use super::{Broker, Caller, NoQuery, Path, Query, Reply, objects, refuse_conditions, reply, streams};
 use crate::broker::NewSubscription;
 use crate::types::request::Start;
@@ -106,7 +106,7 @@ fn seek_to(body: &[u8]) -> Result<Start> {
         found.push(Start::Offset(next));
     }
     if let Some(time) = fields.take::<String>("time", "a time like 2026-01-26T10:00:00Z")? {
-        found.push(Start::Time(TimeUs::parse(&time)?));
+        found.push(Start::Time(TimeUs::parse(&time).map_err(|e| e.detail("field", "time"))?));
     }
     for (name, start) in [("earliest", Start::Earliest), ("latest", Start::Latest)] {
         match fields.take::<bool>(name, "true")? {

@@ -4,62 +4,23 @@
 //! bounds on what is in flight; what stops the deliveries is a full outbox.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::protocol::Message;
 
 use super::WebSocket;
+use super::answers::{Answer, Answers, Waiting};
 use super::dialect::{Dialect, WrongKind};
 use super::link::{End, Heard, Link, close, too_many_pings};
 use super::readers::{Left, Readers};
-use crate::broker::{Connection, Delivery, Pending, Principal, Session};
+use crate::broker::{Connection, Delivery, Principal};
 use crate::edge::Face;
-use crate::types::reply::{Acked, Appended, Committed, ProducerOpened, Subscribed};
 use crate::types::request::SubscribeRequest;
 use crate::types::{Code, Error, Result, StreamName, limits};
 use crate::wire::frame::{About, ClientFrame, FrameError, Hello, ServerFrame};
-
-/// Requests of any kind without an answer; beyond it the socket is not read. Acks are small, but each holds a place in the commit queue.
-const IN_FLIGHT_REQUESTS: usize = 1024;
-
-/// An answer of the broker that is still to come.
-enum Waiting {
-    Appended(u64, usize, Pending<Appended>),
-    Resumed(u64, Pending<()>),
-    Opened(u64, Pending<ProducerOpened>),
-    Committed(u64, usize, Pending<Committed>),
-    Subscribed(u64, Pending<(Subscribed, Session)>),
-    Acked(u64, Pending<Acked>),
-}
-
-/// The answer.
-enum Answer {
-    Appended(u64, usize, Result<Appended>),
-    Resumed(u64, Result<()>),
-    Opened(u64, Result<ProducerOpened>),
-    Committed(u64, usize, Result<Committed>),
-    Subscribed(u64, Box<Result<(Subscribed, Session)>>),
-    Acked(u64, Result<Acked>),
-}
-
-impl Future for Waiting {
-    type Output = Answer;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        match &mut *self {
-            Self::Appended(req, bytes, pending) => Pin::new(pending).poll(cx).map(|r| Answer::Appended(*req, *bytes, r)),
-            Self::Resumed(req, pending) => Pin::new(pending).poll(cx).map(|r| Answer::Resumed(*req, r)),
-            Self::Opened(req, pending) => Pin::new(pending).poll(cx).map(|r| Answer::Opened(*req, r)),
-            Self::Committed(req, bytes, pending) => Pin::new(pending).poll(cx).map(|r| Answer::Committed(*req, *bytes, r)),
-            Self::Subscribed(sub, pending) => Pin::new(pending).poll(cx).map(|r| Answer::Subscribed(*sub, Box::new(r))),
-            Self::Acked(sub, pending) => Pin::new(pending).poll(cx).map(|r| Answer::Acked(*sub, r)),
-        }
-    }
-}
 
 /// Everything of a connection but its place in the commit order.
 struct Conversation {
@@ -68,9 +29,7 @@ struct Conversation {
     id: Arc<str>,
     errors: u64,
     readers: Readers,
-    waiting: FuturesUnordered<Waiting>,
-    appends: usize,
-    append_bytes: usize,
+    answers: Answers,
     /// Readers were not asked because the outbox was full.
     held_back: bool,
     /// The broker is stopping: nothing more is read, and when the last answer is out, or it is this late, we go.
@@ -93,8 +52,8 @@ pub async fn run(face: Face, ws: WebSocket, who: Principal, dialect: Dialect, on
             Heard::Draining => {}
         }
     };
-    let link = talk.link; // the readers detach here, before the goodbye takes its time
-    link.finish(end).await;
+    drop(broker);
+    talk.into_link().finish(end).await;
 }
 
 /// Serves a caller without one: it may say who it is within a few seconds. Keys do not exist yet, so nobody can.
@@ -115,7 +74,7 @@ pub async fn refuse(face: Face, ws: WebSocket, dialect: Dialect, error: Error, i
     if let Some(error) = error {
         talk.fail(About::Connection, error);
     }
-    talk.link.finish(end).await;
+    talk.into_link().finish(end).await;
 }
 
 fn unauthenticated() -> End {
@@ -151,13 +110,16 @@ impl Conversation {
             id,
             errors: 0,
             readers: Readers::default(),
-            waiting: FuturesUnordered::new(),
-            appends: 0,
-            append_bytes: 0,
+            answers: Answers::default(),
             held_back: false,
             leaving: None,
             end: None,
         }
+    }
+
+    /// The transport alone. The readers detach here, before a goodbye takes its time.
+    fn into_link(self) -> Link {
+        self.link
     }
 
     fn send(&mut self, frame: &ServerFrame) {
@@ -196,7 +158,7 @@ impl Conversation {
     /// Drives everything but the next call to the broker. Loses nothing when it is dropped.
     fn poll(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<Heard> {
         loop {
-            while let Poll::Ready(Some(answer)) = self.waiting.poll_next_unpin(cx) {
+            while let Poll::Ready(answer) = self.answers.poll_next(cx) {
                 self.answer(answer);
             }
             self.held_back = false;
@@ -209,7 +171,7 @@ impl Conversation {
                 self.delivered(sub, stream, said);
             }
             if let Some(late) = self.leaving
-                && (self.waiting.is_empty() || Instant::now() >= late)
+                && (self.answers.is_empty() || Instant::now() >= late)
             {
                 self.end.get_or_insert_with(End::draining);
             }
@@ -228,11 +190,7 @@ impl Conversation {
 
     /// The bounds on what is in flight are no error: the socket waits (`decisions.md` section 5).
     fn may_read(&self) -> bool {
-        self.leaving.is_none()
-            && self.appends < limits::IN_FLIGHT_APPENDS
-            && self.append_bytes < limits::IN_FLIGHT_APPEND_BYTES
-            && self.waiting.len() < IN_FLIGHT_REQUESTS
-            && self.link.waiting() < limits::WS_MAX_WRITE_BUFFER_BYTES
+        self.leaving.is_none() && self.answers.have_room() && self.link.waiting() < limits::WS_MAX_WRITE_BUFFER_BYTES
     }
 
     /// Awaits a call's admission while answers and deliveries go on. `None`: the connection ended meanwhile.
@@ -275,7 +233,6 @@ impl Conversation {
             ClientFrame::Append { req, request } => {
                 let bytes = request.events.encoded().len();
                 let Some(pending) = self.admitted(broker.append(request)).await else { return };
-                (self.appends, self.append_bytes) = (self.appends + 1, self.append_bytes + bytes);
                 Waiting::Appended(req, bytes, pending)
             }
             ClientFrame::Ack { sub, offset, level } => {
@@ -306,7 +263,7 @@ impl Conversation {
                 None => return,
             },
         };
-        self.waiting.push(waiting);
+        self.answers.push(waiting);
     }
 
     async fn rare(&mut self, broker: &mut Connection, frame: ClientFrame) -> Option<Waiting> {
@@ -331,7 +288,6 @@ impl Conversation {
             ClientFrame::Commit { req, request } => {
                 let bytes = request.appends.iter().map(|a| a.events.encoded().len()).sum();
                 let pending = self.admitted(broker.commit(request)).await?;
-                (self.appends, self.append_bytes) = (self.appends + 1, self.append_bytes + bytes);
                 Some(Waiting::Committed(req, bytes, pending))
             }
             ClientFrame::Auth { .. } => {
@@ -351,17 +307,14 @@ impl Conversation {
 
     fn answer(&mut self, answer: Answer) {
         let about = match &answer {
-            Answer::Appended(req, ..) | Answer::Resumed(req, _) | Answer::Opened(req, _) | Answer::Committed(req, ..) => About::Req(*req),
+            Answer::Appended(req, _) | Answer::Resumed(req, _) | Answer::Opened(req, _) | Answer::Committed(req, _) => About::Req(*req),
             Answer::Subscribed(sub, _) | Answer::Acked(sub, _) => About::Sub(*sub),
         };
-        if let Answer::Appended(_, bytes, _) | Answer::Committed(_, bytes, _) = &answer {
-            (self.appends, self.append_bytes) = (self.appends - 1, self.append_bytes - bytes);
-        }
         let frame = match answer {
-            Answer::Appended(req, _, result) => result.map(|reply| ServerFrame::Appended { req, reply }),
+            Answer::Appended(req, result) => result.map(|reply| ServerFrame::Appended { req, reply }),
             Answer::Resumed(req, result) => result.map(|()| ServerFrame::Resumed { req }),
             Answer::Opened(req, result) => result.map(|reply| ServerFrame::ProducerOpened { req, reply }),
-            Answer::Committed(req, _, result) => result.map(|reply| ServerFrame::Committed { req, reply }),
+            Answer::Committed(req, result) => result.map(|reply| ServerFrame::Committed { req, reply }),
             Answer::Acked(sub, result) => result.map(|reply| ServerFrame::Acked { sub, reply }),
             Answer::Subscribed(sub, result) => match *result {
                 Ok((reply, session)) => {

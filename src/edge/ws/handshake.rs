@@ -44,7 +44,9 @@ impl Subprotocol {
         match (known, offered.first()) {
             (Some(known), _) => Ok(Some(known)),
             (None, None) => Ok(None),
-            (None, Some(first)) => Err(Error::bad("sec-websocket-protocol", format!("Subprotocol {} is not known; offer {} or {}.", quote(first), Self::JSON, Self::PROTO))),
+            (None, Some(first)) => {
+                Err(Error::bad("sec-websocket-protocol", format!("Subprotocol {} is not known; offer {} or {}.", quote(first), Self::JSON, Self::PROTO)))
+            }
         }
     }
 
@@ -152,7 +154,9 @@ mod tests {
 
     #[test]
     fn broken_upgrades_name_their_header() {
-        for (index, value, field) in [(2, "8", "sec-websocket-version"), (3, "short", "sec-websocket-key"), (3, "dGhlIHNhbXBsZSBub25jZQ!=", "sec-websocket-key")] {
+        for (index, value, field) in
+            [(2, "8", "sec-websocket-version"), (3, "short", "sec-websocket-key"), (3, "dGhlIHNhbXBsZSBub25jZQ!=", "sec-websocket-key")]
+        {
             let mut pairs = GOOD;
             pairs[index].1 = value;
             let error = check(&Method::GET, Version::HTTP_11, &headers(&pairs)).unwrap_err();

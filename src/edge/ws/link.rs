@@ -135,14 +135,16 @@ impl Link {
             self.draining = None;
             return Poll::Ready(Heard::Draining);
         }
-        if !reading {
+        if reading {
+            self.poll_read(cx)
+        } else {
             self.clock.heard(Instant::now()); // we do not listen, so silence means nothing
+            self.poll_alarm(cx)
         }
-        loop {
-            if !reading {
-                break;
-            }
-            let Poll::Ready(message) = Pin::new(&mut self.ws).poll_next(cx) else { break };
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+        while let Poll::Ready(message) = Pin::new(&mut self.ws).poll_next(cx) {
             self.clock.heard(Instant::now());
             match message {
                 Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {

@@ -13,6 +13,7 @@ use crate::types::name::quote;
 use crate::types::request::{OnGap, SubscribeRequest, Takeover};
 use crate::types::{Error, Result, limits};
 
+mod answers;
 mod clock;
 mod connection;
 mod dialect;

@@ -56,7 +56,9 @@ impl Readers {
         }
         if self.by_sub.len() >= limits::SUBSCRIPTIONS_PER_CONNECTION {
             let most = limits::SUBSCRIPTIONS_PER_CONNECTION as u64;
-            return Err(Error::new(Code::QuotaExceeded, format!("A connection carries at most {most} subscriptions; open another connection.")).detail("limit", most));
+            return Err(
+                Error::new(Code::QuotaExceeded, format!("A connection carries at most {most} subscriptions; open another connection.")).detail("limit", most)
+            );
         }
         self.by_sub.insert(sub, Reader::Opening { credit: Credit { events: 0, bytes: 0 }, leaving: false });
         Ok(())

@@ -43,7 +43,14 @@ impl RustClient {
 
 fn refusal(error: client::Error) -> Refusal {
     let client::Error::Server { error, .. } = error else { panic!("no refusal: {error:?}") };
-    Refusal::new(error.code.as_str(), error.rule.as_deref().unwrap_or_default(), error.applied.as_str(), error.retry.as_str(), &error.message, error.details.clone())
+    Refusal::new(
+        error.code.as_str(),
+        error.rule.as_deref().unwrap_or_default(),
+        error.applied.as_str(),
+        error.retry.as_str(),
+        &error.message,
+        error.details.clone(),
+    )
 }
 
 /// An answer in time.
@@ -96,7 +103,11 @@ fn name(text: &str) -> StreamName {
 fn commit_request(commit: &Commit) -> CommitRequest {
     let events = |append: &Append| client::IntoEvents::into_events(new_events(append)).expect("good events");
     CommitRequest {
-        producer: commit.producer.as_ref().map(|Stamp { id, epoch, seq }| ProducerStamp { id: ProducerId::parse(id).expect("an id"), epoch: *epoch, seq: *seq }),
+        producer: commit.producer.as_ref().map(|Stamp { id, epoch, seq }| ProducerStamp {
+            id: ProducerId::parse(id).expect("an id"),
+            epoch: *epoch,
+            seq: *seq,
+        }),
         acks: commit
             .acks
             .iter()
@@ -110,7 +121,12 @@ fn commit_request(commit: &Commit) -> CommitRequest {
         appends: commit
             .appends
             .iter()
-            .map(|a| request::CommitAppend { stream: name(&a.stream), stream_id: a.stream_id.map(StreamId), events: events(a), expected_next_offset: a.expected })
+            .map(|a| request::CommitAppend {
+                stream: name(&a.stream),
+                stream_id: a.stream_id.map(StreamId),
+                events: events(a),
+                expected_next_offset: a.expected,
+            })
             .collect(),
         checks: commit.checks.iter().map(|(stream, at)| request::CommitCheck { stream: name(stream), expected_next_offset: *at }).collect(),
     }

@@ -9,6 +9,7 @@ mod carrier;
 mod client;
 mod commits;
 mod producers;
+mod refused;
 mod rest;
 mod sessions;
 mod socket;
@@ -178,4 +179,17 @@ fn what_carriers_cannot_do_is_written_down() {
     assert!(Kind::WsJson.cannot() == Kind::WsProto.cannot(), "the two subprotocols say the same things");
     assert!(Kind::Client.can(&[Step::Send, Step::Subscribe, Step::Commit, Step::Administer]));
     assert!(Kind::Rest.can(&[Step::Administer, Step::ReadOne, Step::AppendStamped]));
+}
+
+#[test]
+#[should_panic(expected = "tell different histories, in line 2")]
+fn a_difference_between_two_histories_is_found() {
+    let lines = |texts: [&str; 3]| texts.map(str::to_owned);
+    compare(&lines(["a", "b", "c"]), &lines(["a", "x", "c"]), "two carriers tell different histories");
+}
+
+#[test]
+#[should_panic(expected = "(nothing more)")]
+fn a_history_that_stops_early_is_another_one() {
+    compare(&["a".to_owned(), "b".to_owned()], &["a".to_owned()], "two carriers tell different histories");
 }

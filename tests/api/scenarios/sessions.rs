@@ -126,6 +126,7 @@ pub async fn the_ack_table_from_top_to_bottom(s: &mut Stage<'_>) {
     s.hears_offsets(reader, 4..7).await;
     assert_eq!(s.ack(reader, 7).await.refused("ack_not_delivered C-10").details["next_delivered"], 7);
     s.ack(reader, 6).await.is("done before 7").ok();
+    s.hears_offsets(reader, 7..10).await;
     s.cursor("orders", "billing").await.is("next 7, epoch 1, behind by 3 events, 3 bytes").ok();
     // C-15: what another session was given counts for nothing here.
     let again = s.reader(durable("orders", "billing").credit(1)).await;

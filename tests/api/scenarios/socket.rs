@@ -1,5 +1,6 @@
 //! A WebSocket without our client: one connection, requests by number, deliveries kept per reader. What frames look like is a
 //! [`Dialect`].
+#![expect(clippy::result_large_err, reason = "a frame that nobody asked for goes back whole to whoever keeps it")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::marker::PhantomData;
@@ -300,7 +301,13 @@ impl<D: Dialect> Carrier for Socket<D> {
     }
 
     async fn read(&mut self, stream: &str, from: u64, limit: u64) -> Answer<Vec<Event>> {
-        let ask = Subscribe { stream: stream.to_owned(), from: Some(From::Offset(from)), credit: Some((limit, 1 << 30)), on_gap: Some("fail"), ..Subscribe::default() };
+        let ask = Subscribe {
+            stream: stream.to_owned(),
+            from: Some(From::Offset(from)),
+            credit: Some((limit, 1 << 30)),
+            on_gap: Some("fail"),
+            ..Subscribe::default()
+        };
         let (reader, _) = self.subscribe(&ask).await?;
         let mut events = Vec::new();
         while (events.len() as u64) < limit {

@@ -80,9 +80,10 @@ impl fmt::Display for New {
 }
 
 fn write_event(f: &mut fmt::Formatter<'_>, encoding: Encoding, data: &[u8], kind: &str, key: &str, headers: &[(String, String)]) -> fmt::Result {
+    let visible = |text: &str| text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect::<String>();
     let short = |text: &str| match text.char_indices().nth(120) {
-        Some((cut, _)) => format!("{}… ({} bytes, hash {:x})", text[..cut].escape_debug(), text.len(), xxhash_rust::xxh3::xxh3_64(text.as_bytes())),
-        None => text.escape_debug().to_string(),
+        Some((cut, _)) => format!("{}… ({} bytes, hash {:x})", visible(&text[..cut]), text.len(), xxhash_rust::xxh3::xxh3_64(text.as_bytes())),
+        None => visible(text),
     };
     match (encoding, std::str::from_utf8(data)) {
         (Encoding::Json, Ok(text)) => write!(f, "{}", short(text))?,
@@ -299,7 +300,8 @@ impl fmt::Display for Subscribe {
             Some(From::Time(_)) => write!(f, " from a time")?,
             Some(from) => write!(f, " from {from:?}")?,
         }
-        let flags = [("not created", !self.create && self.subscription.is_some()), ("rewind", self.rewind), ("reject", self.reject), ("received", self.received)];
+        let flags =
+            [("not created", !self.create && self.subscription.is_some()), ("rewind", self.rewind), ("reject", self.reject), ("received", self.received)];
         flags.iter().filter(|(_, on)| *on).try_for_each(|(word, _)| write!(f, ", {word}"))?;
         if let Some((events, _)) = self.credit {
             write!(f, ", credit {events}")?;
@@ -335,8 +337,14 @@ impl fmt::Display for Subscribed {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Delivery {
     Event(Event),
-    Gap { from: u64, to: u64, reason: String },
-    Live { next_offset: u64 },
+    Gap {
+        from: u64,
+        to: u64,
+        reason: String,
+    },
+    Live {
+        next_offset: u64,
+    },
     /// The session is over.
     End(Refusal),
 }

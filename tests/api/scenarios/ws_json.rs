@@ -232,7 +232,8 @@ impl Dialect for JsonText {
             "pong" => Hear::Pong,
             "appended" => {
                 assert_eq!(word("durability"), "fsync");
-                let stored = Stored { first: frame["first_offset"].as_u64(), last: frame["last_offset"].as_u64(), count: number("count"), duplicate: flag("duplicate") };
+                let stored =
+                    Stored { first: frame["first_offset"].as_u64(), last: frame["last_offset"].as_u64(), count: number("count"), duplicate: flag("duplicate") };
                 Hear::Stored(number("req"), stored)
             }
             "resumed" => Hear::Resumed(number("req")),

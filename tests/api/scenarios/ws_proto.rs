@@ -26,6 +26,10 @@ fn event(new: &New) -> v1::Event {
     }
 }
 
+fn all(events: &[New]) -> Option<v1::Events> {
+    Some(v1::Events { events: events.iter().map(event).collect() })
+}
+
 fn stamp(Stamp { id, epoch, seq }: &Stamp) -> v1::ProducerStamp {
     v1::ProducerStamp { id: id.clone(), epoch: *epoch, seq: *seq }
 }
@@ -37,7 +41,7 @@ fn append(req: u64, append: &Append) -> v1::Append {
         stream_id: append.stream_id,
         producer: append.stamp.as_ref().map(stamp),
         expected_next_offset: append.expected,
-        events: append.events.iter().map(event).collect(),
+        events: all(&append.events),
     }
 }
 
@@ -59,7 +63,7 @@ fn commit(req: u64, commit: &Commit) -> v1::Commit {
                 stream: append.stream.clone(),
                 stream_id: append.stream_id,
                 expected_next_offset: append.expected,
-                events: append.events.iter().map(event).collect(),
+                events: all(&append.events),
             })
             .collect(),
         checks: commit.checks.iter().map(|(stream, at)| v1::CommitCheck { stream: stream.clone(), expected_next_offset: *at }).collect(),
