@@ -51,10 +51,9 @@ impl Principal {
     pub fn known(&self) -> Result<(), Error> {
         match self {
             Self::Operator => Ok(()),
-            Self::Anonymous => Err(Error::new(
-                Code::Unauthenticated,
-                "This call needs a credential. Use the Unix socket, or start the broker with `tidelog dev`.",
-            )),
+            Self::Anonymous => {
+                Err(Error::new(Code::Unauthenticated, "This call needs a credential. Use the Unix socket, or start the broker with `tidelog dev`."))
+            }
         }
     }
 

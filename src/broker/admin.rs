@@ -351,7 +351,10 @@ fn check_texts(description: &str, metadata: &BTreeMap<String, String>) -> Result
         return Err(Error::bad("metadata", format!("metadata has {} entries; the limit is {METADATA_ENTRIES}.", metadata.len())));
     }
     match metadata.iter().find(|(name, value)| name.is_empty() || name.len() > 256 || value.len() > METADATA_BYTES) {
-        Some((name, _)) => Err(Error::bad("metadata", format!("metadata entry {} is too long (name 1 to 256 bytes, value up to {METADATA_BYTES}).", crate::types::name::quote(name)))),
+        Some((name, _)) => Err(Error::bad(
+            "metadata",
+            format!("metadata entry {} is too long (name 1 to 256 bytes, value up to {METADATA_BYTES}).", crate::types::name::quote(name)),
+        )),
         None => Ok(()),
     }
 }

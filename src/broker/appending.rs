@@ -31,7 +31,13 @@ pub(super) fn check_commit(request: &CommitRequest) -> Result<()> {
     if request.acks.len() > limits::COMMIT_ACKS {
         return too_large("acks", request.acks.len(), limits::COMMIT_ACKS);
     }
-    let streams: HashSet<_> = request.acks.iter().map(|a| a.stream.folded()).chain(request.appends.iter().map(|a| a.stream.folded())).chain(request.checks.iter().map(|c| c.stream.folded())).collect();
+    let streams: HashSet<_> = request
+        .acks
+        .iter()
+        .map(|a| a.stream.folded())
+        .chain(request.appends.iter().map(|a| a.stream.folded()))
+        .chain(request.checks.iter().map(|c| c.stream.folded()))
+        .collect();
     if streams.len() > limits::COMMIT_STREAMS {
         return too_large("streams", streams.len(), limits::COMMIT_STREAMS);
     }

@@ -286,11 +286,7 @@ impl Broker {
     }
 
     /// What `subscribe` puts into the commit order, and what the session needs beside it.
-    async fn open_intent(
-        &self,
-        who: &Principal,
-        request: SubscribeRequest,
-    ) -> Result<(impl FnOnce(Reply<Opened>) -> Intent + use<>, OnGap, Option<Credit>)> {
+    async fn open_intent(&self, who: &Principal, request: SubscribeRequest) -> Result<(impl FnOnce(Reply<Opened>) -> Intent + use<>, OnGap, Option<Credit>)> {
         who.may(Right::Read)?;
         if request.filter.is_some() {
             return Err(Error::new(Code::NotImplemented, "Filters are not built yet; leave `filter` out.").detail("field", "filter"));

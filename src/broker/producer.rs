@@ -110,10 +110,13 @@ impl Producer {
         };
         let expected = state.expected();
         if seq > expected {
-            return Err(Error::new(Code::ProducerSeqGap, format!("Producer {id} sent seq {seq}, but {expected} comes next. Nothing was stored; send from there."))
-                .rule("P-8")
-                .detail("producer", id)
-                .detail("expected", expected));
+            return Err(Error::new(
+                Code::ProducerSeqGap,
+                format!("Producer {id} sent seq {seq}, but {expected} comes next. Nothing was stored; send from there."),
+            )
+            .rule("P-8")
+            .detail("producer", id)
+            .detail("expected", expected));
         }
         if seq == expected {
             return Ok(Verdict::Next);
@@ -131,10 +134,13 @@ impl Producer {
             return Ok(Verdict::OldDuplicate);
         }
         let last = expected - 1;
-        Err(Error::new(Code::ProducerSeqOverlap, format!("Producer {id} cut its batch differently than before: seq {seq} to {last_of_batch}, stored up to {last}."))
-            .rule("P-7")
-            .detail("producer", id)
-            .detail("last_seq", last))
+        Err(Error::new(
+            Code::ProducerSeqOverlap,
+            format!("Producer {id} cut its batch differently than before: seq {seq} to {last_of_batch}, stored up to {last}."),
+        )
+        .rule("P-7")
+        .detail("producer", id)
+        .detail("last_seq", last))
     }
 
     /// P-10: the batch is stored by the current group.

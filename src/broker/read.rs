@@ -37,7 +37,13 @@ impl Broker {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.is_draining() || tokio::time::timeout(left, self.or_draining(changed)).await.is_err() {
-                return Ok(ReadReply { slices: Vec::new(), first_offset: bounds.first_offset, next_offset: bounds.next_offset, after: from.checked_sub(1), more: false });
+                return Ok(ReadReply {
+                    slices: Vec::new(),
+                    first_offset: bounds.first_offset,
+                    next_offset: bounds.next_offset,
+                    after: from.checked_sub(1),
+                    more: false,
+                });
             }
         }
     }
@@ -75,7 +81,11 @@ impl Broker {
         match from {
             ReadFrom::After(after) => match after.checked_add(1) {
                 Some(next) if after < bounds.next_offset => {
-                    if next < bounds.first_offset { Err(trimmed(stream, next, bounds)) } else { Ok(next) }
+                    if next < bounds.first_offset {
+                        Err(trimmed(stream, next, bounds))
+                    } else {
+                        Ok(next)
+                    }
                 }
                 // A cursor of a stream whose events are all trimmed stands right before the first to come.
                 Some(next) if next == bounds.first_offset => Ok(next),
@@ -110,13 +120,13 @@ impl Broker {
             Which::Offset(offset) if offset < first => return Err(trimmed(stream, offset, &bounds)),
             Which::Offset(offset) => offset,
             _ if first == next => {
-                return Err(Error::new(Code::StreamEmpty, format!("Stream {stream} has no event.")).detail("next_offset", next).resource(format!("/v1/streams/{stream}")));
+                return Err(Error::new(Code::StreamEmpty, format!("Stream {stream} has no event."))
+                    .detail("next_offset", next)
+                    .resource(format!("/v1/streams/{stream}")));
             }
             Which::First => first,
             Which::Last => next - 1,
-            Which::FromEnd(back) => {
-                next.checked_sub(back).filter(|offset| back > 0 && *offset >= first).ok_or_else(|| not_there(format!("-{back}")))?
-            }
+            Which::FromEnd(back) => next.checked_sub(back).filter(|offset| back > 0 && *offset >= first).ok_or_else(|| not_there(format!("-{back}")))?,
             Which::Random => rand::random_range(first..next),
         };
         let batch = self.one_batch(found.id, offset, &bounds).await?;
@@ -128,7 +138,10 @@ impl Broker {
         let wanted = ReadLimits { until: offset + 1, bytes: 1, batches: 1, not_below: bounds.first_base };
         let batch = self.read_log(stream, offset, wanted).await?.into_iter().next();
         batch.filter(|b| b.head.base_offset <= offset && offset < b.head.end()).ok_or_else(|| {
-            Error::new(Code::DataCorrupt, format!("Offset {offset} of stream id {stream} is missing from the log.")).rule("S-6").detail("from", offset).detail("to", offset)
+            Error::new(Code::DataCorrupt, format!("Offset {offset} of stream id {stream} is missing from the log."))
+                .rule("S-6")
+                .detail("from", offset)
+                .detail("to", offset)
         })
     }
 

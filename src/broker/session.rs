@@ -253,7 +253,10 @@ impl Session {
 }
 
 fn corrupt(stream: u64, from: u64, to: u64) -> Error {
-    Error::new(Code::DataCorrupt, format!("Offsets {from} to {to} of stream id {stream} are missing from the log.")).rule("S-6").detail("from", from).detail("to", to)
+    Error::new(Code::DataCorrupt, format!("Offsets {from} to {to} of stream id {stream} are missing from the log."))
+        .rule("S-6")
+        .detail("from", from)
+        .detail("to", to)
 }
 
 impl Drop for Session {

@@ -46,7 +46,7 @@ pub const IN_FLIGHT_APPENDS: usize = 64;
 pub const IN_FLIGHT_APPEND_BYTES: usize = 16 * 1024 * 1024;
 /// Append sessions of one connection that are remembered although nothing of them is in flight or poisoned.
 pub const APPEND_SESSIONS: usize = 4096;
-/// Subscriptions on one connection. 
+/// Subscriptions on one connection.
 pub const SUBSCRIPTIONS_PER_CONNECTION: usize = 256;
 /// Delivered but not acknowledged events of a durable subscription, unless it says otherwise.
 pub const MAX_IN_FLIGHT_EVENTS: u64 = 1000;
@@ -67,7 +67,7 @@ pub const READ_MAX_EVENTS: usize = 10_000;
 pub const READ_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Items of one page of a list that asked for pages.
 pub const LIST_MAX: usize = 1000;
-/// Longest long poll. 
+/// Longest long poll.
 pub const LONG_POLL: Duration = Duration::from_secs(60);
 /// Longest wait for an operation in one request.
 pub const OPERATION_WAIT: Duration = Duration::from_secs(3600);
@@ -83,7 +83,7 @@ pub const GROUP_REQUESTS: usize = 4096;
 /// How long a caller waits for room in the queue before `overloaded`.
 pub const ADMISSION_WAIT: Duration = Duration::from_secs(5);
 
-/// Header bytes of one HTTP request. 
+/// Header bytes of one HTTP request.
 pub const HEADER_BYTES: usize = 16 * 1024;
 /// Header count of one HTTP request.
 pub const HEADER_COUNT: usize = 64;

@@ -11,9 +11,7 @@ use super::limits;
 
 /// Why a name was refused, as the second half of a sentence.
 fn check_name(what: &str, text: &str, allow_system: bool) -> Result<(), Error> {
-    let refuse = |why: String| {
-        Err(Error::new(Code::BadParameter, format!("{what} {} {why}", quote(text))).detail("field", what.replace(' ', "_")))
-    };
+    let refuse = |why: String| Err(Error::new(Code::BadParameter, format!("{what} {} {why}", quote(text))).detail("field", what.replace(' ', "_")));
     if text.is_empty() {
         return refuse("is empty; give it 1 to 200 characters.".into());
     }
@@ -98,9 +96,7 @@ impl ProducerId {
     /// # Errors
     /// `bad_parameter`, naming the first offending byte or the length.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let refuse = |why: String| {
-            Err(Error::new(Code::BadParameter, format!("producer id {} {why}", quote(text))).detail("field", "producer"))
-        };
+        let refuse = |why: String| Err(Error::new(Code::BadParameter, format!("producer id {} {why}", quote(text))).detail("field", "producer"));
         if text.is_empty() || text.len() > limits::PRODUCER_ID_BYTES {
             return refuse(format!("is {} bytes long; give it 1 to {}.", text.len(), limits::PRODUCER_ID_BYTES));
         }

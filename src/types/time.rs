@@ -19,9 +19,9 @@ impl TimeUs {
     /// # Errors
     /// `bad_parameter` with the text.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        text.parse::<jiff::Timestamp>().map(|t| Self(t.as_microsecond())).map_err(|_| {
-            Error::new(Code::BadParameter, format!("{} is not a time; write it like 2026-01-26T10:00:00Z.", super::name::quote(text)))
-        })
+        text.parse::<jiff::Timestamp>()
+            .map(|t| Self(t.as_microsecond()))
+            .map_err(|_| Error::new(Code::BadParameter, format!("{} is not a time; write it like 2026-01-26T10:00:00Z.", super::name::quote(text))))
     }
 
     /// Seconds from `earlier` to this time, never negative.

@@ -281,7 +281,10 @@ fn i9_appends_and_ends_are_linearizable(history: &History) -> Verdict {
             left = left.max(before.then);
         }
         if span.at_least < left {
-            return Err(format!("at {} µs the stream ended at {left}, and a call that began at {} µs found its end at {}", span.began, span.began, span.at_least));
+            return Err(format!(
+                "at {} µs the stream ended at {left}, and a call that began at {} µs found its end at {}",
+                span.began, span.began, span.at_least
+            ));
         }
     }
     Ok(format!("{} calls; {held} conditions held, {failed} failed", spans.len()))

@@ -276,7 +276,10 @@ async fn run(seed: u64, dir: &Path, examples: PathBuf) -> History {
     }
     until(PATIENCE, || async {
         let cursors = cursors(&client).await?;
-        cursors.iter().find(|p| p.next != end && p.subscription != "plain").map_or(Ok(()), |p| Err(format!("cursor {} is at {} of {end}", p.subscription, p.next)))
+        cursors
+            .iter()
+            .find(|p| p.next != end && p.subscription != "plain")
+            .map_or(Ok(()), |p| Err(format!("cursor {} is at {} of {end}", p.subscription, p.next)))
     })
     .await;
     for mut worker in std::mem::take(&mut world.workers).into_iter().filter(|w| !matches!(w.role, Role::Producers(_))) {
@@ -368,7 +371,13 @@ async fn watch(client: Client, since: Instant, stop: Arc<AtomicBool>) -> Watched
                 let id = watched.samples.iter().rev().find(|s| s.stream == stream).map(|s| s.id);
                 if let (Some(stream_id), Some(data)) = (id, event["data"].as_str()) {
                     let number = |name: &str| event[name].as_u64().unwrap_or_else(|| panic!("no {name} in {event}"));
-                    watched.seen.push(Seen { reader: "monitor", stream_id, log_epoch: number("log_epoch"), offset: number("offset"), hash: hash(data.as_bytes()) });
+                    watched.seen.push(Seen {
+                        reader: "monitor",
+                        stream_id,
+                        log_epoch: number("log_epoch"),
+                        offset: number("offset"),
+                        hash: hash(data.as_bytes()),
+                    });
                 }
             }
         }

@@ -34,7 +34,9 @@ impl State {
                     .detail("producer", id.as_str()));
             }
             (Some(_), Expect::Create) => {
-                return Err(Error::new(Code::NameTaken, format!("Producer {id} exists. Open it with expect \"any\" or \"resume\".")).detail("producer", id.as_str()));
+                return Err(
+                    Error::new(Code::NameTaken, format!("Producer {id} exists. Open it with expect \"any\" or \"resume\".")).detail("producer", id.as_str())
+                );
             }
             (None, _) => {
                 self.producers.insert(key.clone(), Some(Producer::new(floor + 1)));
@@ -112,7 +114,10 @@ impl State {
         let state = self.stream(stream);
         let resource = || format!("/v1/streams/{name}");
         if state.bounds.closed {
-            return Err(Error::new(Code::StreamClosed, format!("Stream {name} is closed; it ends before {next}.")).rule("P-9").detail("next_offset", next).resource(resource()));
+            return Err(Error::new(Code::StreamClosed, format!("Stream {name} is closed; it ends before {next}."))
+                .rule("P-9")
+                .detail("next_offset", next)
+                .resource(resource()));
         }
         if let Some(expected) = expected.filter(|expected| *expected != next) {
             return Err(Error::new(Code::ConditionFailed, format!("Stream {name} stands at {next}, not at {expected}."))
@@ -163,11 +168,15 @@ impl State {
         if let Some(id) = producer {
             let state = self.producer(&ProducerKey::of_stream(stream, id.clone()));
             let Some(state) = state else {
-                return Err(Error::new(Code::ProducerUnknown, format!("Producer {id} has no state here; open it.")).rule("P-1").detail("producer", id.as_str()));
+                return Err(Error::new(Code::ProducerUnknown, format!("Producer {id} has no state here; open it."))
+                    .rule("P-1")
+                    .detail("producer", id.as_str()));
             };
             let expected = state.expected();
             if seq != Some(expected) {
-                return Err(Error::bad("seq", format!("Resume producer {id} at seq {expected}, the one after its last.")).rule("P-12").detail("expected", expected));
+                return Err(Error::bad("seq", format!("Resume producer {id} at seq {expected}, the one after its last."))
+                    .rule("P-12")
+                    .detail("expected", expected));
             }
         } else if seq.is_some() {
             return Err(Error::bad("seq", "A session without a producer has no sequence numbers; leave `seq` out.").rule("P-12"));

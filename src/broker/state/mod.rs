@@ -256,7 +256,9 @@ impl State {
         let mut needs = Vec::new();
         match intent {
             Intent::CreateStream { new, .. } => drop(self.lacks_stream(&new.name, &mut needs)),
-            Intent::DeleteStream { stream, .. } | Intent::Trim { stream, .. } | Intent::CloseStream { stream, .. } => drop(self.lacks_stream(stream, &mut needs)),
+            Intent::DeleteStream { stream, .. } | Intent::Trim { stream, .. } | Intent::CloseStream { stream, .. } => {
+                drop(self.lacks_stream(stream, &mut needs))
+            }
             Intent::ForgetOperations { .. } => {}
             // The name too: a read of it that is on its way would bring the old stream back.
             Intent::FinishDelete { stream, .. } => match self.streams.get(stream) {
@@ -614,6 +616,5 @@ pub fn stream_not_found(name: &StreamName) -> Error {
 
 /// There is no such subscription.
 pub fn subscription_not_found(stream: &StreamName, name: &SubscriptionName) -> Error {
-    Error::new(Code::NotFound, format!("Subscription {name} of stream {stream} was not found."))
-        .resource(format!("/v1/streams/{stream}/subscriptions/{name}"))
+    Error::new(Code::NotFound, format!("Subscription {name} of stream {stream} was not found.")).resource(format!("/v1/streams/{stream}/subscriptions/{name}"))
 }

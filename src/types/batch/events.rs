@@ -108,8 +108,7 @@ impl Events {
 }
 
 fn malformed(index: u32) -> Error {
-    Error::new(Code::BadParameter, format!("events[{index}] is not a protobuf Event."))
-        .detail("field", format!("events[{index}]"))
+    Error::new(Code::BadParameter, format!("events[{index}] is not a protobuf Event.")).detail("field", format!("events[{index}]"))
 }
 
 /// Collects events one by one, checking each.
@@ -196,7 +195,9 @@ impl EventsBuilder {
         let index = self.events.count;
         let at = |field: &str| format!("events[{index}].{field}");
         let too_large = |field: &str, size: usize, limit: usize| {
-            Err(Error::new(Code::TooLarge, format!("{} is {size} bytes; the limit is {limit}.", at(field))).detail("field", at(field)).detail("limit", limit as u64))
+            Err(Error::new(Code::TooLarge, format!("{} is {size} bytes; the limit is {limit}.", at(field)))
+                .detail("field", at(field))
+                .detail("limit", limit as u64))
         };
         if index as usize >= limits::BATCH_MAX_EVENTS {
             return Err(Error::new(Code::TooLarge, format!("An append holds at most {} events; send them in several.", limits::BATCH_MAX_EVENTS))
@@ -230,7 +231,8 @@ impl EventsBuilder {
             }
         }
         match event.encoding {
-            Encoding::Json => if parsed { check_depth(event.data) } else { check_json(event.data) }.map_err(|why| Error::bad(&at("data"), format!("{} is not one JSON value: {why}.", at("data"))))?,
+            Encoding::Json => if parsed { check_depth(event.data) } else { check_json(event.data) }
+                .map_err(|why| Error::bad(&at("data"), format!("{} is not one JSON value: {why}.", at("data"))))?,
             Encoding::Utf8 if std::str::from_utf8(event.data).is_err() => {
                 return Err(Error::bad(&at("data"), format!("{} says utf8 but is not valid UTF-8.", at("data"))));
             }

@@ -32,4 +32,3 @@ pub const HEADER_BYTES: usize = 32;
 const HEADROOM: usize = 96;
 /// Version of the stored format.
 pub const FORMAT: u8 = 1;
-

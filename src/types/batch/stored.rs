@@ -197,14 +197,8 @@ pub fn received(stream: StreamId, body: &[u8]) -> Result<Batch, String> {
 pub(super) fn write_prefix(out: &mut [u8; HEADROOM - HEADER_BYTES], stamp: &Stamp, count: u32) -> usize {
     let room = out.len();
     let mut rest = &mut out[..];
-    let fields = [
-        (1u8, stamp.base_offset),
-        (2, u64::from(count)),
-        (3, stamp.time.0 as u64),
-        (4, stamp.log_epoch),
-        (5, stamp.author_user),
-        (6, stamp.author_source),
-    ];
+    let fields =
+        [(1u8, stamp.base_offset), (2, u64::from(count)), (3, stamp.time.0 as u64), (4, stamp.log_epoch), (5, stamp.author_user), (6, stamp.author_source)];
     for (number, value) in fields {
         if value != 0 {
             rest.put_u8(number << 3);

@@ -218,8 +218,7 @@ fn commit(body: &[u8]) -> Result<ClientFrame, Error> {
 fn commit_append(index: usize, content: &[u8]) -> Result<CommitAppend, Error> {
     let path = format!("appends[{index}]");
     let (head, events) = part(content);
-    let m: v1::CommitAppend =
-        v1::CommitAppend::decode(head.freeze()).map_err(|e| Error::bad(&path, format!("{path} is not a protobuf CommitAppend: {e}.")))?;
+    let m: v1::CommitAppend = v1::CommitAppend::decode(head.freeze()).map_err(|e| Error::bad(&path, format!("{path} is not a protobuf CommitAppend: {e}.")))?;
     Ok(CommitAppend {
         stream: convert::stream(&format!("{path}.stream"), &m.stream)?,
         stream_id: m.stream_id.map(StreamId),
