@@ -255,9 +255,11 @@ impl State {
     pub fn lacks(&mut self, intent: &Intent) -> Vec<Need> {
         let mut needs = Vec::new();
         match intent {
-            Intent::CreateStream { new, .. } => drop(self.lacks_stream(&new.name, &mut needs)),
+            Intent::CreateStream { new, .. } => {
+                self.lacks_stream(&new.name, &mut needs);
+            }
             Intent::DeleteStream { stream, .. } | Intent::Trim { stream, .. } | Intent::CloseStream { stream, .. } => {
-                drop(self.lacks_stream(stream, &mut needs))
+                self.lacks_stream(stream, &mut needs);
             }
             Intent::ForgetOperations { .. } => {}
             // The name too: a read of it that is on its way would bring the old stream back.
@@ -274,7 +276,9 @@ impl State {
             }
             Intent::Open { stream, subscription, .. } => match subscription {
                 Some(name) => self.lacks_cursor(stream, name, &mut needs),
-                None => drop(self.lacks_stream(stream, &mut needs)),
+                None => {
+                    self.lacks_stream(stream, &mut needs);
+                }
             },
             Intent::Ack { request, .. } => self.lacks_cursor(&request.stream, &request.subscription, &mut needs),
             Intent::OpenProducer { stream, producer, user, .. } => match stream {

@@ -222,7 +222,9 @@ impl State {
             cursor.row.next = next;
             let mark = cursor.mark.clone();
             match level {
-                AckLevel::Durable => drop(self.group.cursors.insert((stream, id))),
+                AckLevel::Durable => {
+                    self.group.cursors.insert((stream, id));
+                }
                 AckLevel::Received => {
                     cursor.dirty = true;
                     self.dirty.insert((stream, id));
