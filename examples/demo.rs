@@ -259,7 +259,11 @@ impl World {
     async fn until(&mut self, name: &str, reached: impl Fn(u64) -> bool) -> Result<(), Error> {
         let path = self.dir.join(format!("{name}.db"));
         let next = || -> rusqlite::Result<u64> {
-            let next = Connection::open(&path)?.query_row("SELECT ifnull(max(log_offset) + 1, 0) FROM effects WHERE position = (SELECT max(position) FROM effects)", [], |row| row.get::<_, i64>(0))?;
+            let next = Connection::open(&path)?.query_row(
+                "SELECT ifnull(max(log_offset) + 1, 0) FROM effects WHERE position = (SELECT max(position) FROM effects)",
+                [],
+                |row| row.get::<_, i64>(0),
+            )?;
             Ok(next as u64)
         };
         // Until there is a table, and while it is busy, there is no answer.

@@ -50,7 +50,8 @@ fn role() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let stop = Arc::new(AtomicBool::new(false));
-        let producers: Vec<_> = ids.iter().map(|id| tokio::spawn(produce(client.clone(), *id, Dice::of(seed, &id.to_string()), notes.clone(), stop.clone()))).collect();
+        let producers: Vec<_> =
+            ids.iter().map(|id| tokio::spawn(produce(client.clone(), *id, Dice::of(seed, &id.to_string()), notes.clone(), stop.clone()))).collect();
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals can be heard");
         term.recv().await;
         stop.store(true, Ordering::SeqCst);
@@ -171,7 +172,9 @@ pub async fn append(client: Client, who: u64, mut dice: Dice, since: Instant, st
         let outcome = match way {
             0..=4 => rest(&client, INPUT, &value, expected).await,
             5 => rest(&client, CLOSED, &value, None).await,
-            _ => client.append(INPUT, NewEvent::text(&value)).await.map_or_else(|error| refused_or_unknown(&error), |a| Outcome::Acked { first: a.first_offset }),
+            _ => {
+                client.append(INPUT, NewEvent::text(&value)).await.map_or_else(|error| refused_or_unknown(&error), |a| Outcome::Acked { first: a.first_offset })
+            }
         };
         let ended = micros();
         known = match &outcome {

@@ -201,7 +201,20 @@ fn killed_fifty_times_nothing_is_lost_repeated_or_reordered() {
     let wrong = check::judge(&history);
     println!("crash test: seed {seed}, {:.0} s", began.elapsed().as_secs_f64());
     assert!(wrong.is_empty(), "seed {seed}, files in {}:\n{}", path.display(), wrong.join("\n"));
+    lies_are_found(history);
     let _ = std::fs::remove_dir_all(path);
+}
+
+/// The control on the real history: what a broken broker or recipe would have left behind does not pass.
+fn lies_are_found(mut history: History) {
+    let found = |history: &History, number: usize| (check::ALL[number - 1].1)(history).is_err();
+    let exact = std::mem::replace(&mut history.exact, history.plain.iter().cloned().collect());
+    assert!(found(&history, 16), "effects that were repeated pass as exact");
+    history.exact = exact;
+    let lost = history.input.events.remove(history.input.events.len() / 2);
+    for number in [1, 5, 7, 16] {
+        assert!(found(&history, number), "nobody misses event {}", lost.offset);
+    }
 }
 
 async fn run(seed: u64, dir: &Path, examples: PathBuf) -> History {
@@ -276,7 +289,10 @@ async fn run(seed: u64, dir: &Path, examples: PathBuf) -> History {
     }
     until(PATIENCE, || async {
         let cursors = cursors(&client).await?;
-        cursors.iter().find(|p| p.next != end && p.subscription != "plain").map_or(Ok(()), |p| Err(format!("cursor {} is at {} of {end}", p.subscription, p.next)))
+        cursors
+            .iter()
+            .find(|p| p.next != end && p.subscription != "plain")
+            .map_or(Ok(()), |p| Err(format!("cursor {} is at {} of {end}", p.subscription, p.next)))
     })
     .await;
     for mut worker in std::mem::take(&mut world.workers).into_iter().filter(|w| !matches!(w.role, Role::Producers(_))) {
@@ -368,7 +384,13 @@ async fn watch(client: Client, since: Instant, stop: Arc<AtomicBool>) -> Watched
                 let id = watched.samples.iter().rev().find(|s| s.stream == stream).map(|s| s.id);
                 if let (Some(stream_id), Some(data)) = (id, event["data"].as_str()) {
                     let number = |name: &str| event[name].as_u64().unwrap_or_else(|| panic!("no {name} in {event}"));
-                    watched.seen.push(Seen { reader: "monitor", stream_id, log_epoch: number("log_epoch"), offset: number("offset"), hash: hash(data.as_bytes()) });
+                    watched.seen.push(Seen {
+                        reader: "monitor",
+                        stream_id,
+                        log_epoch: number("log_epoch"),
+                        offset: number("offset"),
+                        hash: hash(data.as_bytes()),
+                    });
                 }
             }
         }

@@ -60,7 +60,14 @@ impl Reader {
         };
         let number = |name: &str| subscribed[name].as_u64().unwrap_or_else(|| panic!("no {name} in {subscribed}"));
         let (stream_id, log_epoch) = (number("stream_id"), number("log_epoch"));
-        self.sessions.push(Session { reader: self.name, durable: self.durable, epoch: number("epoch"), next: number("next"), got: Vec::new(), acked: Vec::new() });
+        self.sessions.push(Session {
+            reader: self.name,
+            durable: self.durable,
+            epoch: number("epoch"),
+            next: number("next"),
+            got: Vec::new(),
+            acked: Vec::new(),
+        });
         let (mut unacked, mut patience, mut frames) = (0, self.dice.between(1, 200), self.dice.between(5, 400));
         loop {
             let frame = tokio::select! {
@@ -70,7 +77,7 @@ impl Reader {
                     false => continue,
                 },
             };
-            let Some(session) = self.sessions.last_mut() else { return None };
+            let session = self.sessions.last_mut()?;
             let mut live = false;
             match frame["t"].as_str() {
                 Some("events") => {
