@@ -18,7 +18,7 @@ use super::session::{Session, SessionHandle};
 use super::{Broker, appending};
 use crate::types::reply::{Acked, Appended, Committed, ProducerOpened, Subscribed};
 use crate::types::request::{AckLevel, AckRequest, AppendRequest, CommitRequest, OpenProducerRequest, ResumeRequest, SubscribeRequest};
-use crate::types::{Code, Error, ProducerId, Result, StreamName};
+use crate::types::{Code, Error, ProducerId, Result, StreamName, limits};
 
 /// An answer that is still to come. Dropping it does not take the request back (P-13).
 pub struct Pending<T>(Stage<T>);
@@ -64,6 +64,8 @@ pub struct Connection {
     pipes: HashMap<(String, Option<ProducerId>), Arc<Pipe>>,
     /// A frame was so broken that it may have been of any session: those that are used for the first time later are poisoned too.
     spoiled: bool,
+    /// At so many append sessions those at rest are forgotten.
+    pipes_prune_at: usize,
     outstanding: Arc<AtomicUsize>,
 }
 
@@ -78,7 +80,7 @@ impl Drop for Outstanding {
 
 impl Connection {
     pub(super) fn new(broker: Broker, who: Principal) -> Self {
-        Self { broker, who, pipes: HashMap::new(), spoiled: false, outstanding: Arc::default() }
+        Self { broker, who, pipes: HashMap::new(), spoiled: false, pipes_prune_at: limits::APPEND_SESSIONS, outstanding: Arc::default() }
     }
 
     /// For whom.
@@ -87,6 +89,11 @@ impl Connection {
     }
 
     fn pipe(&mut self, stream: &StreamName, producer: Option<&ProducerId>) -> Arc<Pipe> {
+        // A session at rest that is not poisoned is like one that never was.
+        if self.pipes.len() >= self.pipes_prune_at && !self.spoiled {
+            self.pipes.retain(|_, pipe| Arc::strong_count(pipe) > 1 || pipe.poisoned.load(Ordering::Relaxed));
+            self.pipes_prune_at = limits::APPEND_SESSIONS.max(2 * self.pipes.len());
+        }
         let spoiled = self.spoiled;
         let new = || Arc::new(Pipe { poisoned: AtomicBool::new(spoiled) });
         self.pipes.entry((stream.folded().into_owned(), producer.cloned())).or_insert_with(new).clone()

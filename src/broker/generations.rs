@@ -80,7 +80,6 @@ impl<K: Hash + Eq + Clone, V: Evictable> Generations<K, V> {
     }
 
     /// Entries held.
-    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> usize {
         self.young.len() + self.old.len()
     }

@@ -44,6 +44,8 @@ pub const FRAME_MAX_BYTES: u64 = 1024 * 1024;
 pub const IN_FLIGHT_APPENDS: usize = 64;
 /// Bytes of such appends.
 pub const IN_FLIGHT_APPEND_BYTES: usize = 16 * 1024 * 1024;
+/// Append sessions of one connection that are remembered although nothing of them is in flight or poisoned.
+pub const APPEND_SESSIONS: usize = 4096;
 /// Subscriptions on one connection. 
 pub const SUBSCRIPTIONS_PER_CONNECTION: usize = 256;
 /// Delivered but not acknowledged events of a durable subscription, unless it says otherwise.

@@ -85,6 +85,8 @@ struct World {
     tx: u64,
     commits: Vec<(CommitRequest, Vec<(usize, u64)>)>,
     due: Vec<Due>,
+    /// Which append session of each stream has calls in flight. Only within one session is the order of cold and warm calls promised.
+    flying: [Option<Option<usize>>; 3],
     counter: u64,
 }
 
@@ -96,11 +98,20 @@ impl World {
         }
         let mut connection = bench.connect();
         let tx = open_wide(&mut connection, "tx").await;
-        Self { bench, connection, poison: Poison::default(), streams: vec![Default::default(); 3], tx, commits: Vec::new(), due: Vec::new(), counter: 0 }
+        Self { bench, connection, poison: Poison::default(), streams: vec![Default::default(); 3], tx, commits: Vec::new(), due: Vec::new(), flying: [None; 3], counter: 0 }
+    }
+
+    /// The next call is of this session.
+    async fn fly(&mut self, stream: usize, producer: Option<usize>) {
+        if self.flying[stream].is_some_and(|flying| flying != producer) {
+            self.settle().await;
+        }
+        self.flying[stream] = Some(producer);
     }
 
     /// Awaits every answer and compares it.
     async fn settle(&mut self) {
+        self.flying = [None; 3];
         for due in std::mem::take(&mut self.due) {
             match due {
                 Due::Append(pending, expected, what) => same(soon(pending).await, expected, &what),
@@ -173,11 +184,13 @@ impl World {
     async fn run(&mut self, op: Op) {
         match op {
             Op::Open(s, p) => {
+                self.fly(s, Some(p)).await;
                 let (epoch, last_seq) = self.streams[s].open(PRODUCERS[p]);
                 let pending = soon(self.connection.open_producer(opening(Some(STREAMS[s]), PRODUCERS[p], Expect::Any))).await;
                 self.due.push(Due::Open(pending, epoch, last_seq));
             }
             Op::Append { stream, producer, which, count, condition } => {
+                self.fly(stream, producer).await;
                 let mut append = self.plan(stream, producer, &which, count);
                 let next = self.streams[stream].next_offset();
                 append.expected_next_offset = condition.map(|right| if right { next } else { next + 1 });
@@ -193,6 +206,7 @@ impl World {
                 self.due.push(Due::Append(pending, expected, format!("{which:?} on {}: {append:?}", STREAMS[stream])));
             }
             Op::Resume { stream, producer, wrong } => {
+                self.fly(stream, producer).await;
                 let id = producer.map(|p| PRODUCERS[p]);
                 let state = id.and_then(|id| self.streams[stream].producers.get(id));
                 let seq = id.map(|_| state.map_or(0, |p| p.next) + u64::from(wrong));
@@ -201,6 +215,7 @@ impl World {
                 self.due.push(Due::Resume(pending, right));
             }
             Op::Spoil(stream, producer) => {
+                self.fly(stream, producer).await;
                 let id = producer.map(|p| PRODUCERS[p]);
                 self.poison.poison(STREAMS[stream], id);
                 soon(self.connection.spoil(Some(name(STREAMS[stream])), id.map(crate::support::producer))).await;
@@ -210,6 +225,7 @@ impl World {
                 soon(self.connection.spoil(None, None)).await;
             }
             Op::Commit { streams, repeat } => {
+                self.settle().await;
                 let kept = self.commits.len().saturating_sub(64);
                 let (request, expected) = if repeat && self.commits.len() > kept {
                     let (request, places) = self.commits[kept + self.counter as usize % (self.commits.len() - kept)].clone();
@@ -240,6 +256,7 @@ impl World {
                 };
                 let pending = soon(self.connection.commit(request)).await;
                 self.due.push(Due::Commit(pending, expected));
+                self.settle().await;
             }
             Op::NewConnection => {
                 // Order is promised per connection, so the old one's answers come first.

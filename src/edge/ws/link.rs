@@ -138,7 +138,10 @@ impl Link {
         if !reading {
             self.clock.heard(Instant::now()); // we do not listen, so silence means nothing
         }
-        while reading {
+        loop {
+            if !reading {
+                break;
+            }
             let Poll::Ready(message) = Pin::new(&mut self.ws).poll_next(cx) else { break };
             self.clock.heard(Instant::now());
             match message {

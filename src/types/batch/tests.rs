@@ -2,7 +2,11 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::samples::{Sample, batch, build, sample, samples, stamp};
+use std::sync::Arc;
+
 use super::*;
+use crate::types::varint::{self, Wire};
+use crate::types::*;
 
 fn field(out: &mut Vec<u8>, number: u32, content: &[u8]) {
     varint::put(out, u64::from(number) << 3 | 2);
