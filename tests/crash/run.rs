@@ -43,6 +43,16 @@ enum Role {
     Plain,
 }
 
+/// The subscription that a role uses.
+fn subscription(role: Role) -> &'static str {
+    match role {
+        Role::Broker | Role::Producers(_) => "",
+        Role::Exact(which) => ["k1-0", "k1-1"][which],
+        Role::Commit => "k3",
+        Role::Plain => "plain",
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Kill(Role),
@@ -95,14 +105,14 @@ impl World {
                 self.notes.push(file);
                 command
             }
-            Role::Exact(which) => {
-                let mut command = example("k1_sqlite", &[("stream", INPUT), ("subscription", ["k1-0", "k1-1"][which])]);
+            Role::Exact(_) => {
+                let mut command = example("k1_sqlite", &[("stream", INPUT), ("subscription", subscription(role))]);
                 command.arg("--db").arg(self.db(role));
                 command
             }
-            Role::Commit => example("k3_commit", &[("from", INPUT), ("to", OUTPUT), ("subscription", "k3")]),
+            Role::Commit => example("k3_commit", &[("from", INPUT), ("to", OUTPUT), ("subscription", subscription(role))]),
             Role::Plain => {
-                let mut command = example("plain", &[("stream", INPUT), ("subscription", "plain")]);
+                let mut command = example("plain", &[("stream", INPUT), ("subscription", subscription(role))]);
                 command.arg("--db").arg(self.db(role));
                 command
             }
@@ -171,9 +181,15 @@ impl World {
         }
     }
 
-    /// Two processes in one role: the older wakes up beside its successor, like after a pause of its machine.
-    fn freeze(&mut self, role: Role) {
+    /// Two processes in one role: the older wakes up beside its successor, like after a pause of its machine. It was at work when it
+    /// was frozen: one that was just looking for the broker may take its successor for a lost opening of its own, and go on instead.
+    async fn freeze(&mut self, role: Role, client: &Client) {
         self.broker.ready();
+        let name = subscription(role);
+        let next = || async { client.admin().subscription(INPUT, name).await.map(|s| s.next).map_err(|e| e.to_string()) };
+        // At the very beginning it may not be there yet.
+        let before = next().await.unwrap_or(0);
+        until(PATIENCE, || async { if next().await? > before { Ok(()) } else { Err(format!("{role:?} does nothing:\n{}", self.log(role))) } }).await;
         assert!(self.worker(role).process.ended().is_none(), "{role:?} had ended by itself:\n{}", self.log(role));
         self.worker(role).process.signal(Signal::STOP);
         let mut old = self.replace(role);
@@ -253,7 +269,7 @@ async fn run(seed: u64, dir: &Path, examples: PathBuf) -> History {
         tokio::time::sleep(dice.millis(20, 700)).await;
         match act {
             Act::Kill(role) => world.kill(*role, &mut dice),
-            Act::Freeze(role) => world.freeze(*role),
+            Act::Freeze(role) => world.freeze(*role, &client).await,
         }
     }
     let kills = acts.iter().filter(|act| matches!(act, Act::Kill(_))).count();
