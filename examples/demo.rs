@@ -132,7 +132,8 @@ fn hash(rows: &Rows) -> String {
 fn same(left: &str, these: &Rows, right: &str, those: &Rows) -> bool {
     let differs = (0..these.len().max(those.len())).find(|at| these.get(*at) != those.get(*at));
     if let Some(at) = differs {
-        println!("{left} and {right} differ from event {at} on:\n  {left}: {:?}\n  {right}: {:?}", these.get(at), those.get(at));
+        let text = |rows: &Rows| rows.get(at).map(|(kind, key, data)| format!("{kind} {key} {:?}", String::from_utf8_lossy(data)));
+        println!("{left} and {right} differ from event {at} on:\n  {left}: {:?}\n  {right}: {:?}", text(these), text(those));
     }
     differs.is_none()
 }
@@ -205,7 +206,7 @@ impl World {
         client.admin().create_stream(STREAM, serde_json::Map::new()).await?;
         let subscribers = vec![("k1", subscriber(dir, "k1")?), ("plain", subscriber(dir, "plain")?)];
         // Draws on a terminal only.
-        let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("{msg:<28} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}")?);
+        let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("{msg:<28} {wide_bar} {human_pos}/{human_len} {eta}")?);
         Ok(Self { dir: dir.to_owned(), client, broker, subscribers, down: Vec::new(), subscriber_kills: 0, openings: 0, bar })
     }
 

@@ -110,7 +110,7 @@ fn i3_unknown_appends_are_there_once_or_not(history: &History) -> Verdict {
     }
     let unknown: Vec<bool> = history.appends.iter().filter(|a| a.outcome == Outcome::Unknown).map(|a| places.contains_key(a.value.as_str())).collect();
     let stored = unknown.iter().filter(|stored| **stored).count();
-    let answered: HashSet<(u64, u64, u64)> = history.notes.iter().filter_map(|note| settled(note)).collect();
+    let answered: HashSet<(u64, u64, u64)> = history.notes.iter().filter_map(settled).collect();
     let mut open = 0u64;
     for note in &history.notes {
         let Note::Sent { producer, incarnation, seq, count } = note else { continue };

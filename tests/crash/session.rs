@@ -77,7 +77,7 @@ impl Reader {
                     false => continue,
                 },
             };
-            let Some(session) = self.sessions.last_mut() else { return None };
+            let session = self.sessions.last_mut()?;
             let mut live = false;
             match frame["t"].as_str() {
                 Some("events") => {
