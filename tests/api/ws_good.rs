@@ -154,7 +154,7 @@ async fn more_requests_than_may_be_in_flight_are_all_answered_in_order() {
         let frame: Value = serde_json::from_str(text.as_str()).unwrap();
         assert_eq!((&frame["t"], &frame["req"], &frame["first_offset"]), (&json!("appended"), &json!(req), &json!(req)));
     }
-    sending.await.unwrap();
+    drop(sending.await.unwrap());
 }
 
 #[tokio::test]
