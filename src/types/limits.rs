@@ -32,8 +32,10 @@ pub const MESSAGE_MAX_BYTES_PRE_AUTH: usize = 4 * 1024;
 pub const WS_READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Frames are flushed at this many bytes.
 pub const WS_WRITE_BUFFER_BYTES: usize = 4 * 1024;
-/// Bytes waiting for one socket, beyond which nothing more is read from it. One delivery may exceed it.
-pub const WS_MAX_WRITE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Frames waiting in the WebSocket library for one socket: two of the largest messages.
+pub const WS_MAX_WRITE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes waiting for one client's socket, beyond which the broker reads nothing more from it. One delivery may exceed it.
+pub const OUTBOX_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Target size of one `events` frame: large enough to amortise the call, small enough to share the socket.
 pub const FRAME_TARGET_BYTES: usize = 64 * 1024;
 

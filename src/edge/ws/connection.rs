@@ -190,7 +190,7 @@ impl Conversation {
 
     /// The bounds on what is in flight are no error: the socket waits (`decisions.md` section 5).
     fn may_read(&self) -> bool {
-        self.leaving.is_none() && self.answers.have_room() && self.link.waiting() < limits::WS_MAX_WRITE_BUFFER_BYTES
+        self.leaving.is_none() && self.answers.have_room() && self.link.waiting() < limits::OUTBOX_MAX_BYTES
     }
 
     /// Awaits a call's admission while answers and deliveries go on. `None`: the connection ended meanwhile.
