@@ -8,7 +8,7 @@ use tracing::{error, info};
 use super::commit::engine_failure;
 use super::info::*;
 use super::intent::{Intent, SubscriptionFields};
-use super::state::{Stream, stream_not_found, subscription_not_found};
+use super::state::{Stream, stream_not_found, subscription_not_found, trim_beyond_end};
 use super::{Broker, Principal, Right, loader, operation};
 use crate::log::rows::{self, value};
 use crate::log::{Key, RowKey};
@@ -188,7 +188,11 @@ impl Broker {
             TrimTo::Offset(offset) => offset,
             TrimTo::Time(time) => self.offset_of_time(found.id, &bounds, time).await?,
         };
-        let (base, bytes_before) = if before <= bounds.first_offset || before >= bounds.next_offset {
+        if before > bounds.next_offset {
+            // Also when it grows past it meanwhile: where the batches end there is not known here.
+            return Err(trim_beyond_end(name, before, bounds.next_offset));
+        }
+        let (base, bytes_before) = if before <= bounds.first_offset || before == bounds.next_offset {
             (bounds.next_offset, bounds.bytes_end)
         } else {
             let batch = self.one_batch(found.id, before, &bounds).await?;

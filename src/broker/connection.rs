@@ -1,4 +1,6 @@
-//! One ordered client connection: its calls take effect in the order they are made.
+//! One ordered client connection. Calls of one append session (stream and producer) take effect in the order they are made;
+//! so do calls on one cursor. Between different streams there is no order: a stream whose rows have to be read from disk
+//! does not hold up the others.
 //!
 //! Each call has two stages. Awaiting the method is admission: it resolves when the request has its place in the commit
 //! order, and a caller that awaits it before reading the next frame feels the back-pressure. The [`Pending`] it returns is

@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use streams::trim_beyond_end;
 use uuid::Uuid;
 
 use super::clock::{Clock, Now};

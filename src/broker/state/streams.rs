@@ -118,8 +118,7 @@ impl State {
         let id = self.data_stream(name, None)?;
         let bounds = &mut self.stream(id).bounds;
         if before > bounds.next_offset {
-            return Err(Error::new(Code::OffsetBeyondEnd, format!("Offset {before} lies beyond the end of stream {name} ({}).", bounds.next_offset))
-                .detail("next_offset", bounds.next_offset));
+            return Err(trim_beyond_end(name, before, bounds.next_offset));
         }
         if before <= bounds.first_offset {
             return Ok((id, bounds.first_base));
@@ -149,4 +148,9 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// A trim cannot drop what was never stored.
+pub fn trim_beyond_end(name: &StreamName, before: u64, next_offset: u64) -> Error {
+    Error::new(Code::OffsetBeyondEnd, format!("Offset {before} lies beyond the end of stream {name} ({next_offset}).")).detail("next_offset", next_offset)
 }

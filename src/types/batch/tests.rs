@@ -1,3 +1,5 @@
+//! The batch codec by its properties: what encodes decodes, what is forged or damaged is refused, slices are exact.
+
 use proptest::prelude::*;
 use proptest::sample::Index;
 
