@@ -3,7 +3,7 @@
 use serde_json::json as value;
 
 use super::stage::Stage;
-use super::values::{From, List, durable, follow, numbers};
+use super::values::{Commit, From, List, durable, follow, numbers};
 
 pub async fn a_reader_begins_at_the_earliest_the_latest_an_offset_or_a_time(s: &mut Stage<'_>) {
     s.create("orders").await;
@@ -224,8 +224,11 @@ pub async fn a_deletion_ends_live_readers(s: &mut Stage<'_>) {
     s.hears_end(passing, "not_found -").await;
     s.create("orders").await;
     s.fill("orders", 0..1).await;
-    let (reader, _) = s.subscribe(durable("orders", "billing")).await.is("at 0 of orders 0..1, epoch 1, log epoch 1").unwrap();
+    // At an epoch that no zombie of the old stream has (S-8).
+    let (reader, _) = s.subscribe(durable("orders", "billing")).await.is("at 0 of orders 0..1, epoch 2, log epoch 1").unwrap();
     s.hears(reader, &["0: 0", "live at 1"]).await;
+    let why = s.commit(Commit::default().ack("orders", "billing", 1, 0)).await.refused("txn_part_failed T-1");
+    assert_eq!(why.details["cause"]["rule"], "C-7");
 }
 
 pub async fn a_deleted_subscription_ends_its_reader(s: &mut Stage<'_>) {

@@ -82,6 +82,7 @@ pub struct Stage<'a> {
     prefix: String,
     numbering: BTreeMap<(usize, String, String), Numbering>,
     transcript: Vec<String>,
+    deleted: bool,
 }
 
 /// What a step answered, and its text.
@@ -120,11 +121,13 @@ impl<'a> Stage<'a> {
         let kinds = [main, other, Kind::Rest, Kind::WsJson];
         let at = broker.address();
         let players = kinds.iter().map(|kind| kind.open(&at)).collect();
-        Self { broker, kinds, players, turn: 0, prefix: prefix.to_owned(), numbering: BTreeMap::new(), transcript: Vec::new() }
+        Self { broker, kinds, players, turn: 0, prefix: prefix.to_owned(), numbering: BTreeMap::new(), transcript: Vec::new(), deleted: false }
     }
 
-    pub fn transcript(self) -> Vec<String> {
-        self.transcript
+    /// What was heard, and whether a stream was deleted: from then on the epochs of new streams begin higher (S-8), so that the
+    /// next carrier needs a broker of its own to hear the same.
+    pub fn finish(self) -> (Vec<String>, bool) {
+        (self.transcript, self.deleted)
     }
 
     /// From here on the other carrier does what it can.
@@ -211,6 +214,7 @@ impl<'a> Stage<'a> {
 
     pub async fn delete(&mut self, stream: &str) -> Said<String> {
         let name = self.full(stream);
+        self.deleted = true;
         let answer = self.doing(Step::Administer).delete_stream(&name).await;
         self.said(format!("delete {stream}"), answer, String::clone)
     }
