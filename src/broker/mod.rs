@@ -1,7 +1,7 @@
 //! The rules. One method per use case; edges decode, call once, encode.
 //!
-//! What changes something goes through the commit loop as an [`intent`]; what only reads goes to the engine and to the
-//! [`shared`] views of streams. The state machines (`state`, `producer`, `cursor`, `window`) know no socket, disk or clock.
+//! What changes something goes through the commit loop as an `intent`; what only reads goes to the engine and to the
+//! `shared` views of streams. The state machines (`state`, `producer`, `cursor`, `window`) know no socket, disk or clock.
 
 pub mod access;
 mod admin;
