@@ -148,12 +148,11 @@ impl Broker {
         Ok(())
     }
 
-    /// Forgets operations that ended longer ago than they are kept ([`limits::OPERATION_KEPT`]). The server calls it now and then.
+    /// Forgets operations that ended before `horizon`. The server calls it now and then with [`limits::OPERATION_KEPT`] ago.
     ///
     /// # Errors
     /// When the engine cannot be read or written.
-    pub async fn forget_operations(&self) -> Result<()> {
-        let horizon = TimeUs(TimeUs::now().0 - limits::OPERATION_KEPT.as_micros() as i64);
+    pub async fn forget_operations(&self, horizon: TimeUs) -> Result<()> {
         let old = self.operations_on_disk().await?.into_iter().map(|(_, info)| info);
         let operations: Vec<OperationId> = old.filter(|info| info.is_final() && info.updated < horizon).map(|info| info.id).collect();
         if operations.is_empty() {

@@ -191,11 +191,13 @@ impl Driver {
             }
             self.group(self.stop.is_some());
         }
-        if let Some(done) = self.stop.take() {
-            let clean = self.failed.borrow().is_none();
-            if clean {
-                self.group(true);
-            }
+        let done = self.stop.take();
+        if done.is_some() && self.failed.borrow().is_none() {
+            self.group(true);
+        }
+        // Whoever waits for the end may end the process next: the engine is let go before.
+        drop(self);
+        if let Some(done) = done {
             let _ = done.send(());
         }
     }

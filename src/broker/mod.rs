@@ -137,6 +137,11 @@ impl Broker {
         self.inner.engine.close().await.map_err(|e| engine_failure(&e))
     }
 
+    /// After the engine has failed: ends the commit loop without another write (S-5).
+    pub async fn abandon(&self) {
+        self.inner.commits.stop().await;
+    }
+
     /// Resolves with the reason when the engine has failed: the process must stop serving (S-5).
     pub async fn failed(&self) -> String {
         let mut failed = self.inner.commits.failed();

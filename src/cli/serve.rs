@@ -119,6 +119,7 @@ async fn until_signal(config: Config, say: impl FnOnce(&Server)) -> u8 {
     tokio::select! {
         reason = server.failed() => {
             eprintln!("tidelog: the storage engine failed and the broker stops: {reason}. Start it again; see the log above.");
+            server.abandon().await;
             return ENGINE_FAILED;
         }
         _ = terminate.recv() => {}

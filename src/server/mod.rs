@@ -16,6 +16,7 @@ use crate::edge::{self, Doors, Edge};
 use crate::log::Engine;
 use crate::log::memory::Memory;
 use crate::log::rocks::{Rocks, RocksOptions};
+use crate::types::{TimeUs, limits};
 
 pub mod config;
 mod listen;
@@ -105,6 +106,7 @@ impl Server {
         let edge = Edge::new(broker.clone(), settings, stop.clone(), tasks.clone());
         let door = listen::Door { edge, stop: stop.clone(), tasks: tasks.clone(), connections: config.raw.limits.connections };
         let sockets = unix.iter().map(|(_, path)| path.clone()).collect();
+        tasks.spawn(forget_operations(broker.clone(), stop.clone()));
         tasks.spawn(listen::tcp(door.clone(), listener));
         for (socket, path) in unix {
             tasks.spawn(listen::unix(door.clone(), socket, path));
@@ -142,6 +144,16 @@ impl Server {
         self.broker.failed().await
     }
 
+    /// After the engine has failed: callers get the answers that are on their way, for a second at most. Nothing is flushed (S-5).
+    pub async fn abandon(self) {
+        self.stop.cancel();
+        self.broker.drain().await;
+        self.tasks.close();
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
+        // The commit thread lets go of the engine: its own threads must not run into the end of the process.
+        self.broker.abandon().await;
+    }
+
     /// Not ready → no new connections → open ones end (WebSockets with 1001) → flush.
     ///
     /// # Errors
@@ -154,6 +166,20 @@ impl Server {
             tracing::warn!("{} connections did not end in {} s and are cut off", self.tasks.len(), DRAIN.as_secs());
         }
         self.broker.close().await.map_err(|e| e.message.clone())
+    }
+}
+
+/// Finished operations can be looked up for a day; then their rows go.
+async fn forget_operations(broker: Broker, stop: CancellationToken) {
+    loop {
+        let horizon = TimeUs(TimeUs::now().0 - limits::OPERATION_KEPT.as_micros() as i64);
+        if let Err(error) = broker.forget_operations(horizon).await {
+            tracing::warn!(%error, "old operations could not be forgotten; trying again in an hour");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(3600)) => {}
+            () = stop.cancelled() => return,
+        }
     }
 }
 

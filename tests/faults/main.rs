@@ -95,14 +95,14 @@ async fn s5_a_write_that_fails_ends_the_process_with_code_10_and_its_callers_hea
     let (acked, number, error, found) = survives("commit.before_write=error@6", Some(10)).await;
     assert!(!acked.is_empty(), "some were acknowledged before");
     assert!(!found.contains(&number), "nothing was written, so nothing is there");
-    assert_eq!((error.code(), error.applied()), (Some(Code::OutcomeUnknown), Applied::Unknown), "a definite answer comes before the end");
+    assert_eq!((error.code(), error.applied()), (Some(Code::OutcomeUnknown), Applied::Unknown), "a definite answer comes before the end: {error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s5_a_sync_that_fails_after_the_write_is_unknown_and_the_truth_is_what_recovery_finds() {
     let (_, number, error, found) = survives("commit.after_write=error@6", Some(10)).await;
     assert!(found.contains(&number), "the bytes had reached the disk before the error");
-    assert_eq!((error.code(), error.applied()), (Some(Code::OutcomeUnknown), Applied::Unknown), "a definite answer comes before the end");
+    assert_eq!((error.code(), error.applied()), (Some(Code::OutcomeUnknown), Applied::Unknown), "a definite answer comes before the end: {error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

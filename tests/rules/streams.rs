@@ -267,6 +267,21 @@ async fn deleting_is_an_operation_after_which_the_name_is_free_and_nothing_of_th
 }
 
 #[tokio::test]
+async fn operations_that_ended_before_the_horizon_are_forgotten_and_no_others() {
+    let bench = Bench::with_stream("s").await;
+    bench.create("t").await;
+    let old = soon(bench.broker.delete_stream(&OPERATOR, &name("s"))).await.unwrap();
+    let old = soon(bench.broker.wait_operation(&OPERATOR, old.id, Duration::from_secs(10))).await.unwrap();
+    let new = soon(bench.broker.delete_stream(&OPERATOR, &name("t"))).await.unwrap();
+    let new = soon(bench.broker.wait_operation(&OPERATOR, new.id, Duration::from_secs(10))).await.unwrap();
+    soon(bench.broker.forget_operations(old.updated)).await.unwrap();
+    assert!(soon(bench.broker.operation(&OPERATOR, old.id)).await.is_ok(), "it ended at the horizon, not before");
+    soon(bench.broker.forget_operations(TimeUs(old.updated.0 + 1))).await.unwrap();
+    refused(soon(bench.broker.operation(&OPERATOR, old.id)).await, Code::NotFound, "");
+    assert_eq!(soon(bench.broker.operation(&OPERATOR, new.id)).await.is_ok(), new.updated > old.updated);
+}
+
+#[tokio::test]
 async fn a_stream_being_deleted_is_stopping_its_name_is_not_free_and_data_calls_do_not_find_it() {
     let bench = Bench::with_stream("s").await;
     bench.fill("s", 2).await;
