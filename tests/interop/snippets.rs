@@ -36,17 +36,40 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
 
 #[test]
 fn what_the_readme_shows_happens() {
-    follow("README.md");
+    follow("README.md", &read("README.md"));
 }
 
 #[test]
 fn what_the_protocol_page_shows_happens() {
-    follow("docs/protocol.md");
+    follow("docs/protocol.md", &read("docs/protocol.md"));
 }
 
-fn follow(page: &'static str) {
-    let text = read(page);
-    let blocks = blocks(&text);
+#[test]
+#[should_panic(expected = "does not print what is shown")]
+fn a_page_that_shows_another_answer_is_a_failure() {
+    follow("a page", "```sh\necho 1; echo 3\n```\n```text\n1\n2\n```\n");
+}
+
+#[test]
+#[should_panic(expected = "failed at `false")]
+fn a_page_whose_command_fails_is_a_failure() {
+    follow("a page", "```sh\nfalse\ntrue\n```\n");
+}
+
+#[test]
+#[should_panic(expected = "is answered with an error that is not shown")]
+fn a_page_that_hides_an_error_is_a_failure() {
+    follow("a page", "```sh\ncurl -s 127.0.0.1:4080/v1/streams/nowhere/events\n```\n");
+}
+
+#[test]
+#[should_panic(expected = "is neither run nor printed")]
+fn a_page_with_a_block_that_nobody_runs_is_a_failure() {
+    follow("a page", "```sh\ntrue\n```\nAnd this:\n```python\nprint(1)\n```\n");
+}
+
+fn follow(page: &'static str, text: &str) {
+    let blocks = blocks(text);
     let sections: Vec<&[Block]> = blocks.chunk_by(|a, b| a.section == b.section).collect();
     let run: usize = sections.into_iter().map(|blocks| follow_section(page, blocks)).sum();
     assert!(run > 0, "{page} has no block that runs");
@@ -118,6 +141,7 @@ struct Reader {
 
 impl Reader {
     fn of(page: &'static str) -> Self {
+        ["curl", "grpcurl", "jq", "python3", "websocat"].map(tools::require);
         let site = Site::open();
         // A page of another origin may call only where the operator says so.
         let broker = Broker::start_with(&[], &[("TIDELOG_HTTP__ORIGINS", &format!("[\"{}\"]", site.origin))]);
