@@ -215,15 +215,13 @@ async fn head_works_where_get_does_and_a_trailing_slash_is_ignored() {
 #[tokio::test]
 async fn head_has_the_headers_of_get_and_neither_waits_nor_changes_anything() {
     let broker = dev().await;
-    assert_eq!(broker.post("/v1/streams/s/events", r#"{"events":[{"data":1}]}"#).await.status, 201);
-    assert_eq!(broker.post("/v1/streams/s/subscriptions", r#"{"name":"b"}"#).await.status, 201);
-    assert_eq!(broker.post("/v1/streams/s/producers", r#"{"producer":"p"}"#).await.status, 201);
+    assert_eq!(broker.post("/v1/streams", r#"{"name":"s"}"#).await.status, 201);
     assert_eq!(broker.post("/v1/producers", r#"{"producer":"tx"}"#).await.status, 201);
     let operation = broker.ask("DELETE", "/v1/streams/s", &[], b"").await;
     let operation = operation.header("location").unwrap().to_owned();
     assert_eq!(broker.get(&format!("{operation}/wait")).await.metadata()["status"], "Success");
     assert_eq!(broker.post("/v1/streams/t/events", r#"{"events":[{"data":1}]}"#).await.status, 201);
-    assert_eq!(broker.post("/v1/streams/t/subscriptions", r#"{"name":"b"}"#).await.status, 201);
+    assert_eq!(broker.post("/v1/streams/t/subscriptions", r#"{"name":"b","start":"latest"}"#).await.status, 201);
     assert_eq!(broker.post("/v1/streams/t/producers", r#"{"producer":"p"}"#).await.status, 201);
     for path in [
         "/",

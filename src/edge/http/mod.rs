@@ -161,6 +161,7 @@ async fn websocket_only(method: Method, uri: Uri) -> Response {
 
 /// An address of the plan whose day has not come.
 async fn unbuilt(_: Caller, method: Method, uri: Uri) -> Failure {
+    let method = if method == Method::HEAD { Method::GET } else { method }; // as long as the answer to that
     Failure(Error::new(Code::NotImplemented, format!("{method} {} is not built yet.", uri.path())))
 }
 
