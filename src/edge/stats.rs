@@ -14,6 +14,7 @@ struct Counters {
     refused_total: AtomicU64,
     websockets: AtomicU64,
     websockets_total: AtomicU64,
+    requests: AtomicU64,
     requests_total: AtomicU64,
     errors_total: AtomicU64,
     frames_in_total: AtomicU64,
@@ -21,7 +22,7 @@ struct Counters {
     slow_consumers_total: AtomicU64,
     event_streams: AtomicU64,
     event_streams_total: AtomicU64,
-    event_stream_chunks_total: AtomicU64,
+    event_stream_bytes_total: AtomicU64,
 }
 
 /// A counted connection.
@@ -61,6 +62,16 @@ impl Drop for EventStreamSlot {
     }
 }
 
+/// A counted request, until it has an answer.
+#[derive(Debug)]
+pub struct RequestSlot(Arc<Counters>);
+
+impl Drop for RequestSlot {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Relaxed);
+    }
+}
+
 impl Stats {
     /// A place for one more connection, unless `limit` are open.
     pub fn enter(&self, limit: u64) -> Option<Slot> {
@@ -93,9 +104,15 @@ impl Stats {
         EventStreamSlot(self.0.clone())
     }
 
-    /// A chunk of an event stream was asked for and made.
-    pub fn event_stream_chunk(&self) {
-        self.0.event_stream_chunks_total.fetch_add(1, Relaxed);
+    /// So many bytes of an event stream were asked for and made.
+    pub fn event_stream_bytes(&self, bytes: usize) {
+        self.0.event_stream_bytes_total.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// One more HTTP request without an answer.
+    pub fn enter_request(&self) -> RequestSlot {
+        self.0.requests.fetch_add(1, Relaxed);
+        RequestSlot(self.0.clone())
     }
 
     /// One HTTP request answered.
@@ -135,13 +152,14 @@ impl Stats {
             ("tidelog_connections_refused", "Connections refused because too many were open", true, n(&self.0.refused_total)),
             ("tidelog_websockets", "Open WebSockets", false, n(&self.0.websockets)),
             ("tidelog_websockets_opened", "WebSockets opened", true, n(&self.0.websockets_total)),
+            ("tidelog_http_requests_open", "HTTP requests without an answer so far", false, n(&self.0.requests)),
             ("tidelog_http_requests", "HTTP requests answered", true, n(&self.0.requests_total)),
             ("tidelog_http_errors", "HTTP requests answered with an error", true, n(&self.0.errors_total)),
             ("tidelog_websocket_frames_in", "WebSocket messages received", true, n(&self.0.frames_in_total)),
             ("tidelog_websocket_frames_out", "WebSocket messages sent", true, n(&self.0.frames_out_total)),
             ("tidelog_event_streams", "Open event streams", false, n(&self.0.event_streams)),
             ("tidelog_event_streams_opened", "Event streams opened", true, n(&self.0.event_streams_total)),
-            ("tidelog_event_stream_chunks", "Chunks of event streams made", true, n(&self.0.event_stream_chunks_total)),
+            ("tidelog_event_stream_bytes", "Bytes of event streams made", true, n(&self.0.event_stream_bytes_total)),
             ("tidelog_slow_consumers", "Sockets closed because they did not drain", true, n(&self.0.slow_consumers_total)),
         ]
     }

@@ -191,11 +191,14 @@ mod tests {
     /// The events of slices, as they must be heard.
     fn expected(slices: &[Slice]) -> Vec<Heard> {
         let one = |slice: &Slice| {
-            slice.events().map(|(offset, event)| {
-                let json = written(|out| event_json(out, &slice.batch().head, offset, &event));
-                let line = String::from_utf8(json).unwrap().replace(['\r', '\n'], " ");
-                (offset.to_string(), "message".to_owned(), line)
-            }).collect::<Vec<_>>()
+            slice
+                .events()
+                .map(|(offset, event)| {
+                    let json = written(|out| event_json(out, &slice.batch().head, offset, &event));
+                    let line = String::from_utf8(json).unwrap().replace(['\r', '\n'], " ");
+                    (offset.to_string(), "message".to_owned(), line)
+                })
+                .collect::<Vec<_>>()
         };
         slices.iter().flat_map(one).collect()
     }
@@ -265,8 +268,21 @@ mod tests {
         assert_eq!(LastId::parse(&after(&|out| gap(out, 3, 40, GapReason::Retention))), Some(LastId::Next(41)));
         let error = Error::new(Code::SessionFenced, "Another reader\r\n\ntook over.").rule("C-7").detail("epoch", 7);
         assert_eq!(LastId::parse(&after(&|out| end(out, &error, "r", true))), Some(LastId::Fenced));
-        assert_eq!(after(&|out| { position(out, 5); end(out, &error, "r", false) }), "4", "any other end leaves the place alone");
-        assert_eq!(after(&|out| { position(out, 5); live(out, 9) }), "4");
+        assert_eq!(
+            after(&|out| {
+                position(out, 5);
+                end(out, &error, "r", false)
+            }),
+            "4",
+            "any other end leaves the place alone"
+        );
+        assert_eq!(
+            after(&|out| {
+                position(out, 5);
+                live(out, 9)
+            }),
+            "4"
+        );
         for foreign in ["", "-2", "+1", "1.0", "x", "4 ", "18446744073709551615", "99999999999999999999"] {
             assert_eq!(LastId::parse(foreign), None, "{foreign:?}");
         }

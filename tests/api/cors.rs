@@ -51,7 +51,14 @@ async fn a_known_page_may_read_answers_and_errors_and_the_headers_that_matter() 
         assert_eq!((answer.status, answer.header("access-control-allow-origin"), answer.header("vary")), (status, Some(PAGE), Some("origin")), "{path}");
         let shown = list(&answer, "access-control-expose-headers");
         for header in [
-            "location", "etag", "retry-after", "x-request-id", "x-created-record-id", "idempotency-replayed", "grpc-status", "grpc-message",
+            "location",
+            "etag",
+            "retry-after",
+            "x-request-id",
+            "x-created-record-id",
+            "idempotency-replayed",
+            "grpc-status",
+            "grpc-message",
             "grpc-status-details-bin",
         ] {
             assert!(shown.iter().any(|h| h == header), "{header}");

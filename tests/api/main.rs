@@ -1,6 +1,8 @@
 //! The faces over real sockets, in one process: what goes in, what comes out, and that bad input hurts nobody.
 
 mod auth;
+mod backpressure;
+mod browser;
 mod conditional;
 mod cors;
 mod drain;

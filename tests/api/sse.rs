@@ -198,8 +198,28 @@ async fn a_reader_that_goes_away_is_let_go() {
 /// Text of the kind that breaks lines, fields and parsers.
 fn nasty(dice: &mut StdRng) -> String {
     const PARTS: [&str; 22] = [
-        "\n", "\r", "\r\n", "\n\n", "\0", "\u{2028}", "\u{2029}", "\u{85}", "\u{b}", "\u{c}", "\u{feff}", "data: ", "id: 9\n", "event: end\n", ":", " ",
-        "retry: 1\n", "\"", "\\", "\\ud800", "é🦀", "x",
+        "\n",
+        "\r",
+        "\r\n",
+        "\n\n",
+        "\0",
+        "\u{2028}",
+        "\u{2029}",
+        "\u{85}",
+        "\u{b}",
+        "\u{c}",
+        "\u{feff}",
+        "data: ",
+        "id: 9\n",
+        "event: end\n",
+        ":",
+        " ",
+        "retry: 1\n",
+        "\"",
+        "\\",
+        "\\ud800",
+        "é🦀",
+        "x",
     ];
     (0..dice.random_range(0..8)).map(|_| PARTS[dice.random_range(0..PARTS.len())]).collect()
 }
@@ -223,7 +243,13 @@ async fn whatever_is_appended_comes_back_equal_and_nothing_breaks_its_lines() {
             .map(|_| {
                 let mut kind = nasty(&mut dice);
                 kind.truncate(kind.char_indices().nth(40).map_or(kind.len(), |(at, _)| at));
-                let head = format!(r#""type":{},"key":{},"headers":{{{}:{}}}"#, json!(kind), json!(nasty(&mut dice)), json!(nasty(&mut dice) + "n"), json!(nasty(&mut dice)));
+                let head = format!(
+                    r#""type":{},"key":{},"headers":{{{}:{}}}"#,
+                    json!(kind),
+                    json!(nasty(&mut dice)),
+                    json!(nasty(&mut dice) + "n"),
+                    json!(nasty(&mut dice))
+                );
                 match dice.random_range(0..3) {
                     0 => format!("{{{head},\"data\":{}}}", nasty_json(&mut dice)),
                     1 => format!("{{{head},\"encoding\":\"utf8\",\"data\":{}}}", json!(nasty(&mut dice))),

@@ -50,7 +50,13 @@ fn ping_in(n: usize) -> Vec<u8> {
     let text = br#"{"t":"ping"}"#;
     let mut out = Vec::new();
     for i in 0..n {
-        let payload = if i == 0 { &text[..5] } else if i == n - 1 { &text[5..] } else { &[] };
+        let payload = if i == 0 {
+            &text[..5]
+        } else if i == n - 1 {
+            &text[5..]
+        } else {
+            &[]
+        };
         out.extend(frame(i == n - 1, u8::from(i == 0), payload));
         if i == n / 2 {
             out.extend(frame(true, 9, b""));

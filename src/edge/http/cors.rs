@@ -17,24 +17,16 @@ use crate::types::limits;
 
 /// Headers that a page may send.
 fn sent() -> Vec<HeaderName> {
-    let ours =
-        ["idempotency-key", "last-event-id", "x-request-id", "x-if-configuration-matches", "x-grpc-web", "x-user-agent", "grpc-timeout"].map(HeaderName::from_static);
+    let ours = ["idempotency-key", "last-event-id", "x-request-id", "x-if-configuration-matches", "x-grpc-web", "x-user-agent", "grpc-timeout"]
+        .map(HeaderName::from_static);
     let known = [header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT, header::IF_MATCH, header::IF_NONE_MATCH, header::CACHE_CONTROL];
     ours.into_iter().chain(known).collect()
 }
 
 /// Headers of ours that a page may read, beside those that every page may.
 fn shown() -> Vec<HeaderName> {
-    let ours = [
-        "x-request-id",
-        "x-created-record-id",
-        "x-configuration-tag",
-        "idempotency-replayed",
-        "grpc-status",
-        "grpc-message",
-        "grpc-status-details-bin",
-    ]
-    .map(HeaderName::from_static);
+    let ours = ["x-request-id", "x-created-record-id", "x-configuration-tag", "idempotency-replayed", "grpc-status", "grpc-message", "grpc-status-details-bin"]
+        .map(HeaderName::from_static);
     let known = [header::LOCATION, header::ETAG, header::RETRY_AFTER, header::ALLOW, header::WWW_AUTHENTICATE];
     ours.into_iter().chain(known).collect()
 }

@@ -83,6 +83,7 @@ pub fn router(face: Face) -> Router {
 /// What holds for every request: its id, its door, its path without a trailing slash, the form of its errors.
 pub async fn handle(face: Face, router: Router, peer: Peer, mut request: Request) -> Response {
     let began = std::time::Instant::now();
+    let _open = face.stats().enter_request();
     let id = request_id(request.headers());
     // The path only: people put secrets into queries.
     let span = tracing::debug_span!("request", id = &*id, method = %request.method(), path = request.uri().path());

@@ -76,7 +76,7 @@ impl Follower {
                 self.end(&mut out, error);
             }
         }
-        self.face.stats().event_stream_chunk();
+        self.face.stats().event_stream_bytes(out.len());
         Some(out.into())
     }
 
