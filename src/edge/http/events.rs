@@ -14,7 +14,7 @@ use crate::broker::{ReadFrom, ReadReply, ReadRequest, Which};
 use crate::edge::{auth, sse};
 use crate::types::name::quote;
 use crate::types::request::{AppendRequest, Start};
-use crate::types::{Code, Encoding, Error, EventRef, Events, EventsBuilder, Result, StreamName, limits};
+use crate::types::{Encoding, Error, EventRef, Events, EventsBuilder, Result, StreamName, limits};
 use crate::wire::json::{self, AppendBody, Lines};
 
 /// How the body of an append is to be read.
@@ -175,6 +175,7 @@ fn which(text: &str) -> Result<Which> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Code;
 
     fn asked(raw: &str) -> Result<ReadRequest> {
         read_request(&mut Query::parse(Some(raw)).unwrap())
