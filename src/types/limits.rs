@@ -112,6 +112,14 @@ pub const SOCKET_UNDRAINED: Duration = Duration::from_secs(30);
 pub const PINGS_PER_10_S: u32 = 100;
 /// Open connections in all.
 pub const CONNECTIONS: usize = 10_000;
+/// Open connections of one address that has not shown who it is. Room for an office behind one address, and no more than a fortieth of all.
+pub const CONNECTIONS_PER_ADDRESS: usize = 256;
+/// Of these, connections that have sent no request yet: a browser opens six at once.
+pub const CONNECTIONS_PER_ADDRESS_SILENT: usize = 64;
+/// Frames of one WebSocket message: each costs a header and a turn, so a message in crumbs is an attack.
+pub const WS_FRAGMENTS: u32 = 1024;
+/// How long a browser may remember what a preflight said: the most that Chromium does.
+pub const PREFLIGHT_KEPT: Duration = Duration::from_secs(7200);
 
 /// How long a level `received` ack may stay in memory only (C-16).
 pub const RECEIVED_ACK_PERSIST: Duration = Duration::from_secs(1);

@@ -24,7 +24,7 @@ impl Block {
         !self.text.is_empty() && self.text.lines().all(|line| line.starts_with("→ ") || line.starts_with("← "))
     }
 
-    /// By which lists name it.
+    /// What a report calls it.
     pub fn first_line(&self) -> &str {
         self.text.lines().next().unwrap_or_default()
     }
