@@ -89,7 +89,7 @@ pub async fn deliver(
 
 async fn open(face: Face, who: &Principal, RequestId(id): RequestId, request: SubscribeRequest) -> Result<Response> {
     let durable = request.subscription.is_some();
-    let (subscribed, session) = face.broker().connect(who.clone()).subscribe(request).await.await?;
+    let (subscribed, session) = face.broker().open_session(who, request).await?;
     let opening = if durable { Opening::Subscribed(subscribed) } else { Opening::At(subscribed.next) };
     Ok(headed(Body::from_stream(Follower::new(face, session, id, opening).into_stream())))
 }
