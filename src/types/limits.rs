@@ -108,6 +108,9 @@ pub const PING_EVERY: Duration = Duration::from_secs(20);
 pub const PEER_DEAD: Duration = Duration::from_secs(45);
 /// A socket that drained nothing for this long is `slow_consumer`.
 pub const SOCKET_UNDRAINED: Duration = Duration::from_secs(30);
+/// Bytes the kernel takes for one socket beyond what is on its way. More would be memory for slow readers, and a slow reader would look like
+/// a dead one: the kernel tells us of room only when half of this is gone, so 2 KiB/s must get through to count as taking something.
+pub const SOCKET_UNSENT_BYTES: u32 = 128 * 1024;
 /// More pings than this in ten seconds close the connection (4008).
 pub const PINGS_PER_10_S: u32 = 100;
 /// Open connections in all.

@@ -155,6 +155,9 @@ pub fn finish(mut response: Response, request_id: &str) -> Response {
 pub fn without_body(response: &mut Response) {
     use axum::body::HttpBody as _;
     let body = std::mem::take(response.body_mut());
+    if matches!(response.status(), StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT) {
+        return; // the GET has no body either
+    }
     if let Some(length) = body.size_hint().exact().filter(|_| !response.headers().contains_key(header::CONTENT_LENGTH)) {
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }

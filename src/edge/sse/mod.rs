@@ -3,11 +3,14 @@
 //! A refusal before the stream begins is an ordinary REST error, at which `EventSource` stops by itself. Afterwards everything is told
 //! inside the stream ([`follower`]).
 
+use std::convert::Infallible;
+
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 
 use super::http::{Caller, Failure, Path, Query, RequestId, place};
 use super::{Face, ws};
@@ -55,7 +58,7 @@ pub async fn follow(face: Face, who: Principal, id: RequestId, method: &Method, 
     query.finish()?;
     if method == Method::HEAD {
         face.broker().stream(&who, &request.stream).await?;
-        return Ok(headed(Body::empty()));
+        return Ok(headed(endless()));
     }
     open(face, &who, id, request).await
 }
@@ -82,14 +85,14 @@ pub async fn deliver(
     }
     if method == Method::HEAD {
         face.broker().subscription(&who, &path.stream()?, &path.subscription()?).await?;
-        return Ok(headed(Body::empty()));
+        return Ok(headed(endless()));
     }
     Ok(open(face, &who, id, request).await?)
 }
 
 async fn open(face: Face, who: &Principal, RequestId(id): RequestId, request: SubscribeRequest) -> Result<Response> {
     let durable = request.subscription.is_some();
-    let (subscribed, session) = face.broker().connect(who.clone()).subscribe(request).await.await?;
+    let (subscribed, session) = face.broker().open_session(who, request).await?;
     let opening = if durable { Opening::Subscribed(subscribed) } else { Opening::At(subscribed.next) };
     Ok(headed(Body::from_stream(Follower::new(face, session, id, opening).into_stream())))
 }
@@ -98,6 +101,11 @@ async fn open(face: Face, who: &Principal, RequestId(id): RequestId, request: Su
 fn headed(body: Body) -> Response {
     let headers = [(header::CONTENT_TYPE, sse::MEDIA_TYPE), (header::CACHE_CONTROL, "no-store"), (header::HeaderName::from_static("x-accel-buffering"), "no")];
     (headers, body).into_response()
+}
+
+/// For a HEAD: nothing, and no length.
+fn endless() -> Body {
+    Body::from_stream(futures_util::stream::empty::<Result<Bytes, Infallible>>())
 }
 
 /// The one `Last-Event-ID`, if it says something.

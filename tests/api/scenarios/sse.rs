@@ -129,7 +129,8 @@ impl Carrier for Sse {
 
     async fn subscribe(&mut self, ask: &Subscribe) -> Answer<(ReaderNumber, Subscribed)> {
         if let (true, Some(name)) = (ask.create, &ask.subscription) {
-            match self.rest.create_subscription(&ask.stream, name, json!({})).await {
+            let window = ask.credit.map_or_else(|| json!({}), |(events, _)| json!({"max_in_flight": events}));
+            match self.rest.create_subscription(&ask.stream, name, window).await {
                 Ok(_) => {}
                 Err(why) if why.code == "name_taken" => {}
                 Err(why) => return Err(why),
@@ -174,8 +175,9 @@ impl Carrier for Sse {
 
     async fn ack(&mut self, reader: ReaderNumber, offset: u64) -> Answer<Acked> {
         let Reader { subscribe, epoch, .. } = &self.readers[&reader];
-        let name = subscribe.subscription.as_deref().expect("only durable readers are asked to acknowledge over REST");
-        self.rest.ack_by_epoch(&subscribe.stream, name, epoch.expect("an epoch"), offset, subscribe.received).await
+        let name = subscribe.subscription.as_deref().expect("ephemeral readers have nothing to acknowledge");
+        let level = if subscribe.received { "received" } else { "durable" };
+        self.rest.acknowledge(&format!("/streams/{}/subscriptions/{name}", subscribe.stream), json!({"epoch": epoch, "offset": offset, "level": level})).await
     }
 
     async fn unsubscribe(&mut self, reader: ReaderNumber) -> Answer<()> {
