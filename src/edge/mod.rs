@@ -13,6 +13,8 @@ use tokio_util::task::TaskTracker;
 use crate::broker::Broker;
 
 pub mod auth;
+mod conversation;
+pub mod grpc;
 pub mod http;
 pub mod ops;
 pub mod socket;
@@ -50,6 +52,7 @@ pub enum Peer {
 pub struct Edge {
     shared: Arc<Shared>,
     router: axum::Router,
+    others: grpc::Others,
 }
 
 struct Shared {
@@ -70,7 +73,8 @@ impl Edge {
     pub fn new(broker: Broker, settings: Settings, draining: CancellationToken, tasks: TaskTracker) -> Self {
         let shared = Arc::new(Shared { broker, settings, stats: Stats::default(), draining, tasks, started: Instant::now() });
         let router = http::router(Face(shared.clone()));
-        Self { shared, router }
+        let others = grpc::Others::new(Face(shared.clone()));
+        Self { shared, router, others }
     }
 
     /// Counters, for the listeners.
@@ -80,7 +84,11 @@ impl Edge {
 
     /// Answers one request. Dropping the future abandons it: a long poll ends when its client goes away.
     pub async fn handle(&self, peer: Peer, request: axum::extract::Request) -> axum::response::Response {
-        http::handle(Face(self.shared.clone()), self.router.clone(), peer, request).await
+        let face = Face(self.shared.clone());
+        if grpc::is_call(request.headers()) {
+            return grpc::handle(face, self.others.clone(), peer, request).await;
+        }
+        http::handle(face, self.router.clone(), peer, request).await
     }
 }
 

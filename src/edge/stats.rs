@@ -19,6 +19,9 @@ struct Counters {
     frames_in_total: AtomicU64,
     frames_out_total: AtomicU64,
     slow_consumers_total: AtomicU64,
+    grpc_calls_total: AtomicU64,
+    grpc_refused_total: AtomicU64,
+    grpc_streams: AtomicU64,
 }
 
 /// A counted connection.
@@ -38,6 +41,16 @@ pub struct WebSocketSlot(Arc<Counters>);
 impl Drop for WebSocketSlot {
     fn drop(&mut self) {
         self.0.websockets.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A counted gRPC call that goes on: `Connect`, `Subscribe`, `Read`.
+#[derive(Debug)]
+pub struct GrpcSlot(Arc<Counters>);
+
+impl Drop for GrpcSlot {
+    fn drop(&mut self) {
+        self.0.grpc_streams.fetch_sub(1, Relaxed);
     }
 }
 
@@ -67,6 +80,20 @@ impl Stats {
         if failed {
             self.0.errors_total.fetch_add(1, Relaxed);
         }
+    }
+
+    /// One gRPC call begun; `refused`: it ended at once with a status other than OK.
+    pub fn grpc_call(&self, refused: bool) {
+        self.0.grpc_calls_total.fetch_add(1, Relaxed);
+        if refused {
+            self.0.grpc_refused_total.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// One more gRPC call that goes on.
+    pub fn enter_grpc_stream(&self) -> GrpcSlot {
+        self.0.grpc_streams.fetch_add(1, Relaxed);
+        GrpcSlot(self.0.clone())
     }
 
     /// A WebSocket message came in.
@@ -102,6 +129,9 @@ impl Stats {
             ("tidelog_http_errors", "HTTP requests answered with an error", true, n(&self.0.errors_total)),
             ("tidelog_websocket_frames_in", "WebSocket messages received", true, n(&self.0.frames_in_total)),
             ("tidelog_websocket_frames_out", "WebSocket messages sent", true, n(&self.0.frames_out_total)),
+            ("tidelog_grpc_calls", "gRPC calls begun", true, n(&self.0.grpc_calls_total)),
+            ("tidelog_grpc_refused", "gRPC calls that were refused at once", true, n(&self.0.grpc_refused_total)),
+            ("tidelog_grpc_streams", "gRPC calls that go on: Connect, Subscribe, Read", false, n(&self.0.grpc_streams)),
             ("tidelog_slow_consumers", "Sockets closed because they did not drain", true, n(&self.0.slow_consumers_total)),
         ]
     }

@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::client::RustClient;
+use super::grpc::Calls;
 use super::rest::Rest;
-use super::socket::Socket;
+use super::socket::{Socket, WebSocket};
 use super::values::{Acked, Append, Commit, Committed, Delivery, Event, Opened, Refusal, Stored, StreamSeen, Subscribe, Subscribed, SubscriptionSeen};
 use super::{ws_json::JsonText, ws_proto::Protobuf};
+use crate::grpc_client::Connected;
 
 /// What a step answers.
 pub type Answer<T> = Result<T, Refusal>;
@@ -39,6 +41,8 @@ pub enum Step {
     Subscribe,
     /// Acknowledge any offset at all and hear the whole answer.
     AckAnything,
+    /// Ask for an ack although the reader has no subscription to name.
+    AckNothing,
     Credit,
     Commit,
 }
@@ -61,20 +65,41 @@ pub enum Kind {
     RestOverHttp2,
     RestOverUnix,
     ClientInJsonOverUnix,
+    GrpcConnect,
+    GrpcCalls,
+    GrpcCallsOverUnix,
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] =
-        [Self::WsJson, Self::WsProto, Self::Rest, Self::Client, Self::WsJsonOverUnix, Self::RestOverHttp2, Self::RestOverUnix, Self::ClientInJsonOverUnix];
+    pub const ALL: [Self; 11] = [
+        Self::WsJson,
+        Self::WsProto,
+        Self::Rest,
+        Self::Client,
+        Self::GrpcConnect,
+        Self::GrpcCalls,
+        Self::WsJsonOverUnix,
+        Self::RestOverHttp2,
+        Self::RestOverUnix,
+        Self::ClientInJsonOverUnix,
+        Self::GrpcCallsOverUnix,
+    ];
 
     /// The list: what this carrier cannot do.
     pub fn cannot(self) -> &'static [Step] {
-        use Step::{AckAnything, Administer, AppendStamped, AppendToId, Commit, Credit, OpenCommitProducer, OpenProducer, Pipeline, ReadOne, Subscribe, Unary};
+        use Step::{
+            AckAnything, AckNothing, Administer, AppendStamped, AppendToId, Commit, Credit, OpenCommitProducer, OpenProducer, Pipeline, ReadOne, Subscribe,
+            Unary,
+        };
         match self {
             // Frames are the data plane; its appends share a session.
-            Self::WsJson | Self::WsProto | Self::WsJsonOverUnix => &[Administer, ReadOne, Unary],
+            Self::WsJson | Self::WsProto | Self::WsJsonOverUnix | Self::GrpcConnect => &[Administer, ReadOne, Unary],
+            // A call names its subscription, and a call of its own has no order with others.
+            Self::GrpcCalls | Self::GrpcCallsOverUnix => &[ReadOne, Pipeline, AckNothing, Credit],
             // Not built yet (`decisions.md` 5b), or a matter of connections.
-            Self::Rest | Self::RestOverHttp2 | Self::RestOverUnix => &[OpenProducer, OpenCommitProducer, Pipeline, Subscribe, AckAnything, Credit, Commit],
+            Self::Rest | Self::RestOverHttp2 | Self::RestOverUnix => {
+                &[OpenProducer, OpenCommitProducer, Pipeline, Subscribe, AckAnything, AckNothing, Credit, Commit]
+            }
             // It numbers, pipelines, resumes, grants and acknowledges by itself, and sends stream ids where it knows them.
             Self::Client | Self::ClientInJsonOverUnix => &[ReadOne, OpenCommitProducer, AppendStamped, AppendToId, Pipeline, AckAnything, Credit],
         }
@@ -87,9 +112,12 @@ impl Kind {
     /// Connects when it is first used.
     pub fn open(self, at: &Address) -> Box<dyn Carrier> {
         match self {
-            Self::WsJson => Box::new(Socket::<JsonText>::tcp(at.tcp)),
-            Self::WsProto => Box::new(Socket::<Protobuf>::tcp(at.tcp)),
-            Self::WsJsonOverUnix => Box::new(Socket::<JsonText>::unix(&at.unix)),
+            Self::WsJson => Box::new(Socket::<WebSocket<JsonText>>::tcp(at.tcp)),
+            Self::WsProto => Box::new(Socket::<WebSocket<Protobuf>>::tcp(at.tcp)),
+            Self::WsJsonOverUnix => Box::new(Socket::<WebSocket<JsonText>>::unix(&at.unix)),
+            Self::GrpcConnect => Box::new(Socket::<Connected>::tcp(at.tcp)),
+            Self::GrpcCalls => Box::new(Calls::tcp(at.tcp)),
+            Self::GrpcCallsOverUnix => Box::new(Calls::unix(at.unix.clone())),
             Self::Rest => Box::new(Rest::http1(at.tcp)),
             Self::RestOverHttp2 => Box::new(Rest::http2(at.tcp)),
             Self::RestOverUnix => Box::new(Rest::unix(&at.unix)),

@@ -1,6 +1,6 @@
 //! One history, told over every carrier: each scenario of the table is played on all of them, and what was heard must be the same.
 //!
-//! A carrier is one adapter (`ws_json.rs`, `ws_proto.rs`, `rest.rs`, `client.rs`) and one row in [`Kind`], which lists the steps it
+//! A carrier is one adapter (`ws_json.rs`, `ws_proto.rs`, `grpc.rs`, `rest.rs`, `client.rs`) and one row in [`Kind`], which lists the steps it
 //! cannot do. Where a step is lacking, REST or a WebSocket does it for the carrier; a scenario that is about such a step names it in
 //! the table and is not played there.
 
@@ -8,6 +8,7 @@ mod bytes;
 mod carrier;
 mod client;
 mod commits;
+mod grpc;
 mod producers;
 mod refused;
 mod rest;
@@ -40,7 +41,7 @@ struct Scenario {
 }
 
 /// The carriers of which all ordered pairs are tried.
-const PAIRED: [Kind; 4] = [Kind::WsJson, Kind::WsProto, Kind::Rest, Kind::Client];
+const PAIRED: [Kind; 6] = [Kind::WsJson, Kind::WsProto, Kind::GrpcConnect, Kind::GrpcCalls, Kind::Rest, Kind::Client];
 
 impl Scenario {
     /// Who plays it, with whom.
@@ -130,7 +131,7 @@ scenarios! {
     sessions::a_reader_begins_at_the_earliest_the_latest_an_offset_or_a_time;
     sessions::a_cursor_stays_where_it_was_acknowledged;
     sessions::a_subscription_is_created_only_when_asked_for;
-    sessions::an_ephemeral_reader_has_nothing_to_acknowledge;
+    sessions::an_ephemeral_reader_has_nothing_to_acknowledge needs [AckNothing];
     sessions::a_takeover_fences_the_reader_before_it;
     sessions::a_polite_reader_does_not_take_over;
     sessions::the_ack_table_from_top_to_bottom needs [AckAnything];
@@ -181,6 +182,8 @@ fn what_carriers_cannot_do_is_written_down() {
         println!("{kind:?} cannot {:?}", kind.cannot());
     }
     assert!(Kind::WsJson.cannot() == Kind::WsProto.cannot(), "the two subprotocols say the same things");
+    assert!(Kind::GrpcConnect.cannot() == Kind::WsProto.cannot(), "they carry the same frames");
+    assert!(Kind::GrpcCalls.can(&[Step::Subscribe, Step::AckAnything, Step::Commit, Step::Administer, Step::AppendStamped]));
     assert!(Kind::Client.can(&[Step::Send, Step::Subscribe, Step::Commit, Step::Administer]));
     assert!(Kind::Rest.can(&[Step::Administer, Step::ReadOne, Step::AppendStamped]));
 }
