@@ -8,10 +8,11 @@ use tracing::{error, info};
 use super::commit::engine_failure;
 use super::info::*;
 use super::intent::{Intent, SubscriptionFields};
+use super::shared::Bounds;
 use super::state::{Stream, stream_not_found, subscription_not_found, trim_beyond_end};
 use super::{Broker, Principal, Right, loader, operation};
 use crate::log::rows::{self, value};
-use crate::log::{Key, RowKey};
+use crate::log::{IdempotencyRow, Key, RowKey};
 use crate::types::reply::Lag;
 use crate::types::request::Start;
 use crate::types::{Code, Error, OperationId, Result, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs, limits};
@@ -161,6 +162,28 @@ impl Broker {
         self.ask(0, |reply| Intent::ForgetOperations { operations, reply }).await
     }
 
+    /// Forgets idempotency keys whose time is over. The server calls it now and then; `now` only chooses whom to ask about, the
+    /// clock of S-9 decides.
+    ///
+    /// # Errors
+    /// When the engine cannot be read or written.
+    pub async fn forget_keys(&self, now: TimeUs) -> Result<()> {
+        let mut after = None;
+        loop {
+            let page = self.inner.engine.scan(rows::prefix::idempotency(), after, 1024).await.map_err(|e| engine_failure(&e))?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.to_vec());
+            let mut keys = Vec::new();
+            for (key, bytes) in &page {
+                let row: value::Idempotency = rows::decode(bytes).map_err(Error::internal)?;
+                keys.extend(IdempotencyRow::decode(key).filter(|_| row.dedup_until_us <= now.0));
+            }
+            if !keys.is_empty() {
+                self.ask(0, |reply| Intent::ForgetKeys { keys, reply }).await?;
+            }
+        }
+    }
+
     async fn operations_on_disk(&self) -> Result<Vec<(StreamId, OperationInfo)>> {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
@@ -261,19 +284,18 @@ impl Broker {
             expires_s: cursor.meta.expires_s,
             next: cursor.row.next,
             epoch: cursor.row.epoch,
-            lag: self.lag(stream, cursor.row.next).await?,
+            lag: self.lag_from(stream.id, &stream.bounds, cursor.row.next).await?,
             attached: self.inner.registry.is_attached(stream.id, id, cursor.row.epoch),
         }))
     }
 
     /// Events, bytes and seconds from `next` to the end, by subtraction (`design.md` section 1 "lag").
-    async fn lag(&self, stream: &Stream, next: u64) -> Result<Lag> {
-        let bounds = &stream.bounds;
+    pub(super) async fn lag_from(&self, stream: StreamId, bounds: &Bounds, next: u64) -> Result<Lag> {
         let from = next.max(bounds.first_offset);
         if from >= bounds.next_offset {
             return Ok(Lag::default());
         }
-        let batch = self.one_batch(stream.id, from, bounds).await?;
+        let batch = self.one_batch(stream, from, bounds).await?;
         let seconds = TimeUs::now().seconds_since(batch.head.time);
         let bytes_before = crate::types::Slice::of(batch, from..from + 1).map_or(bounds.bytes_end, |slice| slice.bytes_before());
         Ok(Lag { events: bounds.next_offset - from, bytes: bounds.bytes_end.saturating_sub(bytes_before), seconds })

@@ -4,9 +4,8 @@ use super::Broker;
 use super::intent::{AppendIntent, Author, Pipe};
 use crate::log::ReadLimits;
 use crate::types::batch;
-use crate::types::reply::Appended;
 use crate::types::request::{AppendRequest, CommitRequest};
-use crate::types::{Code, Error, Result, Slice, limits};
+use crate::types::{Code, Error, IdempotencyKey, Result, Slice, limits};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -86,6 +85,11 @@ pub(super) fn commit_fingerprint(request: &CommitRequest) -> u128 {
     hash.digest128()
 }
 
+/// Under which its row is kept (P-19).
+pub(super) fn key_hash(key: &IdempotencyKey) -> u128 {
+    xxhash_rust::xxh3::xxh3_128(key.as_str().as_bytes())
+}
+
 /// An append with a condition: what is needed to tell its own success from a stranger's when the condition fails (P-18).
 pub(super) struct Conditional {
     stream: crate::types::StreamName,
@@ -103,7 +107,7 @@ impl Conditional {
     }
 
     /// Adds `already_stored` to a failed condition: the same events by the same author lie at [N, N + n).
-    pub(super) async fn explain(self, broker: &Broker, result: Result<Appended>) -> Result<Appended> {
+    pub(super) async fn explain<T>(self, broker: &Broker, result: Result<T>) -> Result<T> {
         match result {
             Err(error) if error.code == Code::ConditionFailed => {
                 let stored = self.is_stored(broker).await.unwrap_or(false);

@@ -24,12 +24,14 @@ use super::shared::Registry;
 use super::state::{Effect, Loaded, Need, Sealed, State};
 use crate::log::{Engine, EngineError, Lane, Position, Pressure};
 use crate::types::limits;
-use crate::types::{Code, Error, TimeUs};
+use crate::types::{Code, Error, StreamId, SubscriptionId, TimeUs};
 
 /// What reaches the loop.
 enum Input {
     Intent(Queued),
     Loaded(Need, Result<Loaded, EngineError>),
+    /// Acks of level `received` were accepted in memory (C-16).
+    Received(StreamId, SubscriptionId),
     Stop(oneshot::Sender<()>),
 }
 
@@ -101,6 +103,12 @@ impl CommitLoop {
         if let Some(Input::Intent(queued)) = refused {
             queued.intent.refuse(Error::new(Code::Unavailable, "The broker is shutting down."));
         }
+    }
+
+    /// Acks of level `received` were accepted for this cursor (C-16). False when the loop is ending and will not see it.
+    pub fn received(&self, stream: StreamId, subscription: SubscriptionId) -> bool {
+        let open = !self.stopping.load(Ordering::Acquire);
+        open && self.sender.lock().as_ref().is_some_and(|sender| sender.send(Input::Received(stream, subscription)).is_ok())
     }
 
     /// Why the engine failed, once it has (S-5).
@@ -261,6 +269,10 @@ impl Driver {
                 self.arrivals += 1;
                 queued.arrival = self.arrivals;
                 self.backlog.push_back(queued);
+            }
+            Input::Received(stream, subscription) => {
+                let now = self.now();
+                self.state.received(stream, subscription, now);
             }
             Input::Stop(done) => self.stop = Some(done),
             Input::Loaded(need, result) => {

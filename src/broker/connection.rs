@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
 use super::access::{Principal, Right};
-use super::intent::{AppendIntent, Author, Intent, Pipe};
+use super::intent::{AppendIntent, Author, Intent, Pipe, Reply};
 use super::session::{Session, SessionHandle};
 use super::{Broker, appending};
 use crate::types::reply::{Acked, Appended, Committed, ProducerOpened, Subscribed};
@@ -169,21 +169,15 @@ impl Connection {
         if let Err(error) = self.who.may(Right::Write) {
             return Pending::known(Err(error));
         }
-        let OpenProducerRequest { stream, stream_id, producer, expect } = request;
-        let user = self.who.user_id();
-        self.submit(0, |reply| Intent::OpenProducer { stream, stream_id, producer, expect, user, reply }).await
+        self.submit(0, open_producer_intent(&self.who, request)).await
     }
 
     /// T-1 … T-7.
     pub async fn commit(&mut self, request: CommitRequest) -> Pending<Committed> {
-        let allowed = self.who.may(Right::Write).and_then(|()| self.who.may(Right::Read)).and_then(|()| appending::check_commit(&request));
-        if let Err(error) = allowed {
-            return Pending::known(Err(error));
+        match commit_intent(&self.who, request) {
+            Ok((bytes, intent)) => self.submit(bytes, intent).await,
+            Err(error) => Pending::known(Err(error)),
         }
-        let fingerprint = appending::commit_fingerprint(&request);
-        let bytes = request.appends.iter().map(|a| a.events.encoded().len()).sum();
-        let author = Author::from(&self.who);
-        self.submit(bytes, |reply| Intent::Commit { request: Box::new(request), fingerprint, author, reply }).await
     }
 
     /// Attaches a reader (C-1 … C-6). Times are looked up in the log before the request takes its place in the order.
@@ -209,8 +203,13 @@ impl Connection {
         if let Err(error) = self.who.may(Right::Read) {
             return Pending::known(Err(error));
         }
+        if level == AckLevel::Received
+            && let Some(acked) = offset.checked_add(1).and_then(|next| session.receive(&self.broker, next))
+        {
+            return Pending::known(Ok(acked));
+        }
         let request = AckRequest { stream: session.stream().clone(), subscription: subscription.clone(), epoch, offset, level };
-        self.submit(0, |reply| Intent::Ack { request, level, reply }).await
+        self.submit(0, |reply| Intent::Ack { request, proof: None, level, reply }).await
     }
 }
 
@@ -225,6 +224,22 @@ impl<T: Unpin + Send + 'static> Pending<T> {
             other => Self(other),
         }
     }
+}
+
+/// Checks of a commit that need no state, and its share of the queue; shared with the unary call.
+pub(super) fn commit_intent(who: &Principal, request: CommitRequest) -> Result<(usize, impl FnOnce(Reply<Committed>) -> Intent + use<>)> {
+    who.may(Right::Write).and_then(|()| who.may(Right::Read)).and_then(|()| appending::check_commit(&request))?;
+    let fingerprint = appending::commit_fingerprint(&request);
+    let bytes = request.appends.iter().map(|a| a.events.encoded().len()).sum();
+    let author = Author::from(who);
+    Ok((bytes, move |reply| Intent::Commit { request: Box::new(request), fingerprint, author, reply }))
+}
+
+/// Shared with the unary call.
+pub(super) fn open_producer_intent(who: &Principal, request: OpenProducerRequest) -> impl FnOnce(Reply<ProducerOpened>) -> Intent + use<> {
+    let OpenProducerRequest { stream, stream_id, producer, expect } = request;
+    let user = who.user_id();
+    move |reply| Intent::OpenProducer { stream, stream_id, producer, expect, user, reply }
 }
 
 /// Checks of one append that need no state, shared with the unary calls.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::types::reply::{GapReason, Lag};
 use crate::types::request::Start;
-use crate::types::{OperationId, Slice, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
+use crate::types::{OperationId, ProducerId, Slice, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
 
 /// Words for the state of a stream, with LXD's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +118,21 @@ pub struct NewSubscription {
     pub max_in_flight: Option<u64>,
     /// See [`SubscriptionInfo`].
     pub expires_s: Option<u64>,
+}
+
+/// A producer and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerInfo {
+    /// Its identity.
+    pub producer: ProducerId,
+    /// Its stream; `None` = broker-wide, for commits.
+    pub stream: Option<StreamName>,
+    /// Of its newest opening.
+    pub epoch: u64,
+    /// The last sequence number stored; `None` = none.
+    pub last_seq: Option<u64>,
+    /// When it was last opened or stored something.
+    pub last_used: TimeUs,
 }
 
 /// An operation.

@@ -6,12 +6,13 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::access::Principal;
-use super::cursor::{Mark, OpenAsk};
+use super::cursor::{Attachment, OpenAsk, Proof};
 use super::info::{NewStream, OperationInfo};
 use super::shared::StreamShared;
+use crate::log::IdempotencyRow;
 use crate::types::reply::{Acked, Appended, Committed, ProducerOpened, Subscribed};
-use crate::types::request::{AckLevel, AckRequest, CommitRequest, Credit, Expect, ProducerStamp, Start};
-use crate::types::{Error, Events, OperationId, ProducerId, Result, StreamId, StreamName, SubscriptionId, SubscriptionName};
+use crate::types::request::{AckLevel, AckRequest, CommitRequest, Credit, Expect, OnGap, ProducerStamp, Start};
+use crate::types::{Error, Events, OperationId, ProducerId, Result, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
 
 /// Where an answer goes. The receiver may be gone; that is nobody's fault.
 pub type Reply<T> = oneshot::Sender<Result<T>>;
@@ -65,18 +66,22 @@ pub struct Opened {
     pub shared: Arc<StreamShared>,
     /// Durable sessions only.
     pub durable: Option<DurableSession>,
+    /// The time on the clock of S-9, for what is to expire.
+    pub clock: TimeUs,
 }
 
 /// The durable side of a session.
 pub struct DurableSession {
-    /// Shared with the loop.
-    pub mark: Arc<Mark>,
+    /// Holds the session until it is dropped.
+    pub attachment: Attachment,
     /// Which subscription.
     pub subscription: SubscriptionId,
     /// Its name.
     pub name: SubscriptionName,
     /// Its window.
     pub window: Credit,
+    /// How long its delivered mark is kept when nobody holds it.
+    pub ack_timeout_s: u64,
 }
 
 /// A new subscription's fixed fields.
@@ -198,10 +203,27 @@ pub enum Intent {
         /// Answer.
         reply: Reply<Opened>,
     },
+    /// A further call of a session (a pull).
+    Continue {
+        /// Of which stream.
+        stream: StreamName,
+        /// Which subscription.
+        subscription: SubscriptionName,
+        /// The session.
+        epoch: u64,
+        /// Where it is to go on; `None` = the cursor.
+        from: Option<u64>,
+        /// About events that are gone.
+        on_gap: OnGap,
+        /// Answer.
+        reply: Reply<Opened>,
+    },
     /// Done up to here.
     Ack {
         /// What.
         request: AckRequest,
+        /// What a token shows.
+        proof: Option<Proof>,
         /// The answer waits for the disk.
         level: AckLevel,
         /// Answer.
@@ -222,8 +244,37 @@ pub enum Intent {
         /// Answer.
         reply: Reply<ProducerOpened>,
     },
+    /// Remove a producer and its receipts.
+    DeleteProducer {
+        /// Its stream; `None` = broker-wide.
+        stream: Option<StreamName>,
+        /// Which.
+        producer: ProducerId,
+        /// User id, owner of a broker-wide producer.
+        user: u64,
+        /// Answer.
+        reply: Reply<()>,
+    },
     /// Store events.
     Append(Box<AppendIntent>, Reply<Appended>),
+    /// Store events, unless the same was asked under this key before (P-19).
+    AppendOnce {
+        /// What.
+        append: Box<AppendIntent>,
+        /// XXH3-128 of the key.
+        key: u128,
+        /// Of the events.
+        fingerprint: u128,
+        /// Answer, and until when the key is remembered.
+        reply: Reply<(Appended, TimeUs)>,
+    },
+    /// Rows of idempotency keys go that are not remembered any more.
+    ForgetKeys {
+        /// Which.
+        keys: Vec<IdempotencyRow>,
+        /// Answer.
+        reply: Reply<()>,
+    },
     /// An append of this session could not even be read (P-12).
     Spoil {
         /// The session's stream.
@@ -270,16 +321,19 @@ impl Intent {
             Self::DeleteStream { reply, .. } => tell(reply, error),
             Self::FinishDelete { reply, .. }
             | Self::ForgetOperations { reply, .. }
+            | Self::ForgetKeys { reply, .. }
+            | Self::DeleteProducer { reply, .. }
             | Self::CloseStream { reply, .. }
             | Self::CreateSubscription { reply, .. }
             | Self::DeleteSubscription { reply, .. }
             | Self::Seek { reply, .. }
             | Self::Resume { reply, .. } => tell(reply, error),
             Self::Trim { reply, .. } => tell(reply, error),
-            Self::Open { reply, .. } => tell(reply, error),
+            Self::Open { reply, .. } | Self::Continue { reply, .. } => tell(reply, error),
             Self::Ack { reply, .. } => tell(reply, error),
             Self::OpenProducer { reply, .. } => tell(reply, error),
             Self::Append(_, reply) => tell(reply, error),
+            Self::AppendOnce { reply, .. } => tell(reply, error),
             Self::Commit { reply, .. } => tell(reply, error),
             Self::Spoil { .. } => {}
         }
@@ -302,6 +356,8 @@ pub struct Queued {
 pub enum Answer {
     /// To an append.
     Appended(Reply<Appended>, Result<Appended>),
+    /// To an append with an idempotency key.
+    AppendedOnce(Reply<(Appended, TimeUs)>, Result<(Appended, TimeUs)>),
     /// To an opened producer.
     Producer(Reply<ProducerOpened>, Result<ProducerOpened>),
     /// To a commit.
@@ -331,6 +387,7 @@ impl Answer {
         }
         match self {
             Self::Appended(reply, result) => tell(reply, result, failed),
+            Self::AppendedOnce(reply, result) => tell(reply, result, failed),
             Self::Producer(reply, result) => tell(reply, result, failed),
             Self::Committed(reply, result) => tell(reply, result, failed),
             Self::Acked(reply, result) => tell(reply, result, failed),

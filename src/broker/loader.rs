@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use super::cursor::Cursor;
 use super::producer::{Producer, Receipt};
-use super::state::{Loaded, Need, Stream};
+use super::state::{Loaded, Need, Remembered, Stream};
 use crate::log::rows::{self, value};
 use crate::log::{Engine, EngineError, Key, ProducerKey};
 use crate::types::limits::RECEIPT_RING;
@@ -38,6 +38,11 @@ pub async fn load(engine: &dyn Engine, need: Need) -> Result<Loaded, EngineError
         Need::SubName(stream, folded) => {
             let id = get_id(engine, Key::SubscriptionName(stream, &folded)).await?.map(SubscriptionId);
             Loaded::SubName(stream, folded, id)
+        }
+        Need::Key(row) => {
+            let found = engine.get(vec![Key::Idempotency(&row).encode()]).await?;
+            let remembered = found.into_iter().next().flatten().map(|bytes| decode(&bytes).and_then(|row| Remembered::from_row(row).map_err(damaged)));
+            Loaded::Key(row, remembered.transpose()?)
         }
         Need::Cursor(stream, id) => Loaded::Cursor(stream, id, cursor(engine, stream, id).await?.map(Box::new)),
     })

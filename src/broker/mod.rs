@@ -4,6 +4,7 @@
 //! `shared` views of streams. The state machines (`state`, `producer`, `cursor`, `window`) know no socket, disk or clock.
 
 pub mod access;
+mod ack_token;
 mod admin;
 mod appending;
 mod clock;
@@ -16,6 +17,8 @@ mod intent;
 mod loader;
 mod operation;
 mod producer;
+mod producers;
+mod pull;
 mod read;
 mod session;
 mod shared;
@@ -30,11 +33,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::log::rows::{self, value};
 use crate::log::{Engine, Key, Lane, Pressure, ReadLimits};
-use crate::types::reply::{Appended, Subscribed};
-use crate::types::request::{AppendRequest, Credit, OnGap, Start, SubscribeRequest};
-use crate::types::{Batch, Code, Error, Result, StreamId, StreamName, TimeUs, limits};
+use crate::types::reply::{Appended, Committed, Subscribed};
+use crate::types::request::{AppendRequest, CommitRequest, Credit, OnGap, Start, SubscribeRequest};
+use crate::types::{Batch, Code, Error, IdempotencyKey, Result, StreamId, StreamName, TimeUs, limits};
 
 pub use access::{Principal, Right};
+use ack_token::AckTokens;
 use clock::Now;
 use commit::{CommitLoop, engine_failure};
 pub use connection::{Connection, Pending};
@@ -74,6 +78,7 @@ struct Inner {
     commits: CommitLoop,
     room: Arc<Semaphore>,
     log_epoch: u64,
+    ack_tokens: AckTokens,
     began: Instant,
     draining: AtomicBool,
     drained: Notify,
@@ -93,8 +98,11 @@ impl Broker {
         let failure = |e| engine_failure(&e);
         let lane = Lane(0);
         let position = engine.position(lane).await.map_err(failure)?;
-        let found = engine.get(vec![Key::Counters.encode()]).await.map_err(failure)?;
-        let counters = match found.into_iter().next().flatten() {
+        let found = engine.get(vec![Key::Counters.encode(), Key::Format.encode()]).await.map_err(failure)?;
+        let [counters, format] = <[_; 2]>::try_from(found).map_err(|_| Error::internal("the engine answered another number of rows than asked"))?;
+        let format = format.ok_or_else(|| Error::internal("the store has no format row"))?;
+        let secret = rows::decode::<value::Format>(&format).map_err(Error::internal)?.secret;
+        let counters = match counters {
             Some(bytes) => rows::decode(&bytes).map_err(Error::internal)?,
             // The operator is user 1.
             None => value::Counters { next_stream_id: 1, next_subscription_id: 1, next_user_id: 2, next_source_id: 1, log_epoch: 1, ..Default::default() },
@@ -112,6 +120,7 @@ impl Broker {
             commits,
             room,
             log_epoch,
+            ack_tokens: AckTokens::new(&secret),
             began,
             draining: AtomicBool::new(false),
             drained: Notify::new(),
@@ -205,6 +214,45 @@ impl Broker {
             Some(conditional) => conditional.explain(self, result).await,
             None => result,
         }
+    }
+
+    /// One append under a name of the caller's choosing: asked again within the window, it is answered again (P-19). The time says
+    /// until when. The request must have no producer: one identity is enough.
+    ///
+    /// # Errors
+    /// `idempotency_key_reused`, P-9, P-18, limits, rights.
+    pub async fn append_once(&self, who: &Principal, request: AppendRequest, key: &IdempotencyKey) -> Result<(Appended, TimeUs)> {
+        let append = connection::unary(request, who)?;
+        if append.producer.is_some() {
+            return Err(Error::bad("producer", "An append is recognised by its producer or by its Idempotency-Key; send one of the two."));
+        }
+        let conditional = appending::Conditional::of(&append);
+        let (key, fingerprint) = (appending::key_hash(key), append.events.fingerprint());
+        let bytes = append.events.encoded().len();
+        let result = self.ask(bytes, |reply| Intent::AppendOnce { append: Box::new(append), key, fingerprint, reply }).await;
+        match conditional {
+            Some(conditional) => conditional.explain(self, result).await,
+            None => result,
+        }
+    }
+
+    /// A reader of its own, without a connection around it (gRPC `Subscribe`, Server-Sent Events). Cancelled, the session is opened and
+    /// detached, or neither.
+    ///
+    /// # Errors
+    /// C-1 … C-6, `not_found`, rights.
+    pub async fn open_session(&self, who: &Principal, request: SubscribeRequest) -> Result<(Subscribed, Session)> {
+        let (intent, on_gap, credit) = self.open_intent(who, request).await?;
+        Ok(self.attach(self.ask(0, intent).await?, on_gap, credit))
+    }
+
+    /// One commit without a connection (T-1 … T-7).
+    ///
+    /// # Errors
+    /// `txn_part_failed`, `txn_too_large`, P-1 … P-8, rights.
+    pub async fn commit(&self, who: &Principal, request: CommitRequest) -> Result<Committed> {
+        let (bytes, intent) = connection::commit_intent(who, request)?;
+        self.ask(bytes, intent).await
     }
 
     /// One ordered connection (WebSocket, gRPC `Connect`).

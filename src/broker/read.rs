@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::info::{ReadFrom, ReadReply, ReadRequest, Which};
-use super::shared::Bounds;
+use super::shared::{Bounds, StreamShared};
 use super::state::stream_not_found;
 use super::{Broker, Principal, Right};
 use crate::log::ReadLimits;
@@ -33,7 +33,10 @@ impl Broker {
                 return Err(trimmed(stream, from, &bounds));
             }
             if from < bounds.next_offset {
-                return self.page(found.id, from, &bounds, request.limit).await;
+                match self.page(&shared, from, &bounds, request.limit).await? {
+                    Some(page) => return Ok(page),
+                    None => continue, // trimmed meanwhile: the bounds say so now
+                }
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.is_draining() || tokio::time::timeout(left, self.or_draining(changed)).await.is_err() {
@@ -48,28 +51,43 @@ impl Broker {
         }
     }
 
-    async fn page(&self, stream: StreamId, from: u64, bounds: &Bounds, limit: usize) -> Result<ReadReply> {
+    async fn page(&self, shared: &StreamShared, from: u64, bounds: &Bounds, limit: usize) -> Result<Option<ReadReply>> {
         let limit = limit.clamp(1, limits::READ_MAX_EVENTS) as u64;
         let until = bounds.next_offset.min(from.saturating_add(limit));
-        let wanted = ReadLimits { until, bytes: limits::READ_MAX_BYTES, batches: limits::READ_MAX_EVENTS, not_below: bounds.first_base };
-        let mut slices = Vec::new();
-        let (mut events, mut bytes) = (limit, limits::READ_MAX_BYTES as u64);
-        for batch in self.read_log(stream, from, wanted).await? {
-            let Some(slice) = Slice::of(batch, from..until) else { continue };
-            if events == 0 || (bytes == 0 && !slices.is_empty()) {
-                break;
-            }
-            let front = slice.front(events, bytes);
-            let whole = front.to() == slice.to();
-            events = events.saturating_sub(front.count());
-            bytes = bytes.saturating_sub(front.data_bytes());
-            slices.push(front);
-            if !whole {
-                break;
-            }
+        let slices = cut(self.run(shared, from, until, limits::READ_MAX_BYTES, bounds).await?, limit, limits::READ_MAX_BYTES as u64);
+        let Bounds { first_offset, next_offset, .. } = *bounds;
+        let end = slices.last().map(Slice::to);
+        Ok(end.map(|end| ReadReply { slices, first_offset, next_offset, after: end.checked_sub(1), more: end < next_offset }))
+    }
+
+    /// What there is from `from` (which is kept) to `until`, without a hole, in steps of about `bytes`: out of the tail where that
+    /// reaches back far enough, else out of the log. Empty when the events were trimmed meanwhile.
+    ///
+    /// # Errors
+    /// `data_corrupt` when events are missing that were not trimmed (S-6).
+    pub(super) async fn run(&self, shared: &StreamShared, from: u64, until: u64, bytes: usize, bounds: &Bounds) -> Result<Vec<Slice>> {
+        let mut batches = shared.tail_from(from, bytes);
+        if batches.is_empty() {
+            let wanted = ReadLimits { until, bytes, batches: limits::READ_MAX_EVENTS, not_below: bounds.first_base };
+            batches = self.read_log(shared.id, from, wanted).await?;
         }
-        let end = slices.last().map_or(from, Slice::to);
-        Ok(ReadReply { slices, first_offset: bounds.first_offset, next_offset: bounds.next_offset, after: end.checked_sub(1), more: end < bounds.next_offset })
+        let trimmed = |from: u64| shared.bounds().is_none_or(|b| b.first_offset > from || b.gone);
+        let (mut expected, mut slices) = (from, Vec::new());
+        for batch in batches {
+            let Some(slice) = Slice::of(batch, expected..until) else { continue };
+            if slice.from() != expected {
+                if trimmed(expected) {
+                    break;
+                }
+                return Err(missing(shared.id, expected, slice.from() - 1));
+            }
+            expected = slice.to();
+            slices.push(slice);
+        }
+        if slices.is_empty() && !trimmed(from) {
+            return Err(missing(shared.id, from, from));
+        }
+        Ok(slices)
     }
 
     async fn read_start(&self, stream: &StreamName, id: StreamId, bounds: &Bounds, from: ReadFrom) -> Result<u64> {
@@ -137,12 +155,7 @@ impl Broker {
     pub(super) async fn one_batch(&self, stream: StreamId, offset: u64, bounds: &Bounds) -> Result<Arc<Batch>> {
         let wanted = ReadLimits { until: offset + 1, bytes: 1, batches: 1, not_below: bounds.first_base };
         let batch = self.read_log(stream, offset, wanted).await?.into_iter().next();
-        batch.filter(|b| b.head.base_offset <= offset && offset < b.head.end()).ok_or_else(|| {
-            Error::new(Code::DataCorrupt, format!("Offset {offset} of stream id {stream} is missing from the log."))
-                .rule("S-6")
-                .detail("from", offset)
-                .detail("to", offset)
-        })
+        batch.filter(|b| b.head.base_offset <= offset && offset < b.head.end()).ok_or_else(|| missing(stream, offset, offset))
     }
 
     /// First kept offset whose time is `time` or later: a binary search over batch keys, since time never falls.
@@ -158,6 +171,33 @@ impl Broker {
         }
         Ok(low.max(bounds.first_offset))
     }
+}
+
+/// S-6: events that were never trimmed are not there.
+fn missing(stream: StreamId, from: u64, to: u64) -> Error {
+    Error::new(Code::DataCorrupt, format!("Offsets {from} to {to} of stream id {stream} are missing from the log."))
+        .rule("S-6")
+        .detail("from", from)
+        .detail("to", to)
+}
+
+/// The front part with at most `events` events and `bytes` data bytes, but never less than one event.
+pub(super) fn cut(run: Vec<Slice>, mut events: u64, mut bytes: u64) -> Vec<Slice> {
+    let mut slices = Vec::new();
+    for slice in run {
+        if events == 0 || (bytes == 0 && !slices.is_empty()) {
+            break;
+        }
+        let front = slice.front(events, bytes);
+        let whole = front.to() == slice.to();
+        events = events.saturating_sub(front.count());
+        bytes = bytes.saturating_sub(front.data_bytes());
+        slices.push(front);
+        if !whole {
+            break;
+        }
+    }
+    slices
 }
 
 fn trimmed(stream: &StreamName, offset: u64, bounds: &Bounds) -> Error {

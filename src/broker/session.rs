@@ -6,20 +6,20 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::Broker;
-use super::cursor::{self, Mark};
+use super::cursor::{self, Attachment, Mark};
 use super::info::Delivery;
 use super::intent::{DurableSession, Opened};
 use super::shared::{Bounds, StreamShared};
 use super::state::stream_not_found;
 use super::window::Window;
-use crate::log::ReadLimits;
-use crate::types::reply::{GapReason, Lag, Subscribed};
+use crate::types::reply::{Acked, GapReason, Lag, Subscribed};
 use crate::types::request::{Credit, OnGap};
-use crate::types::{Code, Error, Result, Slice, StreamName, SubscriptionId, SubscriptionName, TimeUs, limits};
+use crate::types::{Error, Result, Slice, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs, limits};
 
 /// What one fetch from the log may bring: several frames' worth.
 const FETCH_BYTES: usize = 512 * 1024;
@@ -32,6 +32,7 @@ pub struct SessionHandle {
 
 struct HandleShared {
     stream: StreamName,
+    stream_id: StreamId,
     subscription: Option<(SubscriptionId, SubscriptionName)>,
     mark: Arc<Mark>,
     granted: Mutex<Credit>,
@@ -57,6 +58,14 @@ impl SessionHandle {
         self.shared.subscription.as_ref().map(|(_, name)| name)
     }
 
+    /// An ack of level `received` that can be answered from memory (C-16); `None` = the commit order decides.
+    pub(super) fn receive(&self, broker: &Broker, next: u64) -> Option<Acked> {
+        let (id, _) = self.shared.subscription.as_ref()?;
+        let (acked, tell) = self.shared.mark.receive(next)?;
+        // The loop is told before the reader is: it will see the ack, whatever happens to this process short of a crash.
+        (!tell || broker.inner.commits.received(self.shared.stream_id, *id)).then_some(acked)
+    }
+
     /// The session's epoch; `None` for ephemeral sessions.
     pub fn epoch(&self) -> Option<u64> {
         self.shared.subscription.as_ref().map(|_| self.shared.mark.epoch)
@@ -76,26 +85,31 @@ pub struct Session {
     fetched: VecDeque<Slice>,
     /// The reader knows that it has everything.
     live: bool,
+    /// Holds a durable session.
+    _attachment: Option<Attachment>,
 }
 
 impl Session {
     pub(super) fn new(opened: Opened, broker: Broker, on_gap: OnGap, credit: Option<Credit>) -> (Subscribed, Self) {
-        let Opened { subscribed, shared, durable } = opened;
+        let Opened { subscribed, shared, durable, .. } = opened;
         let next = subscribed.next;
-        let (window, mark, subscription) = match durable {
-            Some(DurableSession { mark, subscription, name, window }) => {
+        let (window, mark, subscription, attachment) = match durable {
+            Some(DurableSession { attachment, subscription, name, window, .. }) => {
+                let mark = attachment.mark().clone();
                 broker.inner.registry.attached(subscribed.stream_id, subscription, &mark);
-                (Window::durable(credit.unwrap_or(window), next), mark, Some((subscription, name)))
+                (Window::durable(credit.unwrap_or(window), next), mark, Some((subscription, name)), Some(attachment))
             }
             None => {
                 let first = Credit { events: limits::MAX_IN_FLIGHT_EVENTS, bytes: limits::MAX_IN_FLIGHT_BYTES };
-                (Window::ephemeral(credit.unwrap_or(first)), Mark::new(0, next), None)
+                (Window::ephemeral(credit.unwrap_or(first)), Mark::new(0, next, Duration::ZERO), None, None)
             }
         };
         let granted = Mutex::new(Credit { events: 0, bytes: 0 });
-        let handle = SessionHandle { shared: Arc::new(HandleShared { stream: subscribed.stream.clone(), subscription, mark, granted }) };
+        let handle = SessionHandle {
+            shared: Arc::new(HandleShared { stream: subscribed.stream.clone(), stream_id: subscribed.stream_id, subscription, mark, granted }),
+        };
         broker.inner.sessions.fetch_add(1, Ordering::Relaxed);
-        let session = Self { handle, stream: shared, broker, window, on_gap, position: next, fetched: VecDeque::new(), live: false };
+        let session = Self { handle, stream: shared, broker, window, on_gap, position: next, fetched: VecDeque::new(), live: false, _attachment: attachment };
         (subscribed, session)
     }
 
@@ -203,7 +217,7 @@ impl Session {
         let bytes = slices.iter().map(Slice::data_bytes).sum();
         self.position = end;
         self.window.sent(end, events, bytes);
-        self.handle.shared.mark.delivered.store(end, Ordering::Release);
+        self.handle.shared.mark.delivered_to(end);
         let behind = bounds.next_offset.saturating_sub(end);
         let seconds = match self.fetched.front() {
             Some(slice) if behind > 0 => TimeUs::now().seconds_since(slice.batch().head.time),
@@ -221,42 +235,15 @@ impl Session {
         let gap = Delivery::Gap { from: self.position, to: bounds.first_offset - 1, reason: GapReason::Retention };
         self.position = bounds.first_offset;
         self.fetched = self.fetched.drain(..).filter_map(|slice| slice.after(bounds.first_offset)).collect();
-        self.handle.shared.mark.delivered.store(self.position, Ordering::Release);
+        self.handle.shared.mark.delivered_to(self.position);
         Ok(gap)
     }
 
-    /// Reads on from `from`: the tail, or else the log.
+    /// Reads on from `from`: the tail, or else the log. Brings nothing when that was trimmed meanwhile: the next round sees it.
     async fn fetch(&mut self, from: u64, bounds: &Bounds) -> Result<()> {
-        let mut batches = self.stream.tail_from(from, FETCH_BYTES);
-        if batches.is_empty() {
-            let wanted = ReadLimits { until: bounds.next_offset, bytes: FETCH_BYTES, batches: 4096, not_below: bounds.first_base };
-            batches = self.broker.read_log(self.stream.id, from, wanted).await?;
-        }
-        let mut expected = from;
-        for batch in batches {
-            let Some(slice) = Slice::of(batch, expected..bounds.next_offset) else { continue };
-            if slice.from() != expected {
-                // Trimmed while we read: the bounds will say so in the next round.
-                if self.stream.bounds().is_some_and(|b| b.first_offset > expected || b.gone) {
-                    break;
-                }
-                return Err(corrupt(self.stream.id.0, expected, slice.from() - 1));
-            }
-            expected = slice.to();
-            self.fetched.push_back(slice);
-        }
-        if self.fetched.is_empty() && self.stream.bounds().is_none_or(|b| b.first_offset <= from && !b.gone) {
-            return Err(corrupt(self.stream.id.0, from, from));
-        }
+        self.fetched.extend(self.broker.run(&self.stream, from, bounds.next_offset, FETCH_BYTES, bounds).await?);
         Ok(())
     }
-}
-
-fn corrupt(stream: u64, from: u64, to: u64) -> Error {
-    Error::new(Code::DataCorrupt, format!("Offsets {from} to {to} of stream id {stream} are missing from the log."))
-        .rule("S-6")
-        .detail("from", from)
-        .detail("to", to)
 }
 
 impl Drop for Session {
@@ -265,6 +252,6 @@ impl Drop for Session {
         if let Some((subscription, _)) = &self.handle.shared.subscription {
             self.broker.inner.registry.detached(self.stream.id, *subscription, self.handle.shared.mark.epoch);
         }
-        self.handle.shared.mark.detach(self.broker.inner.began.elapsed());
+        self.handle.shared.mark.used(self.broker.inner.began.elapsed());
     }
 }

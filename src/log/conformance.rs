@@ -100,6 +100,18 @@ async fn a_commit_at_another_position_is_a_conflict_and_stores_nothing(subject: 
     assert_eq!(engine.commit(LANE, position, puts([(cursor(1), "c")])).await, Ok(position + 1));
 }
 
+async fn a_new_store_has_a_secret_of_its_own_and_keeps_it(subject: impl Subject) {
+    async fn secret(engine: &Arc<dyn Engine>) -> Vec<u8> {
+        let found = engine.get(vec![Key::Format.encode()]).await.unwrap().remove(0).expect("a format row");
+        let format: rows::value::Format = rows::decode(&found).unwrap();
+        assert_eq!((format.version, format.secret.len()), (rows::FORMAT_VERSION, 32));
+        format.secret
+    }
+    let first = secret(&subject.engine()).await;
+    assert!(first.iter().any(|byte| *byte != first[0]), "it is random");
+    assert_eq!(secret(&subject.reopen().await.engine()).await, first);
+}
+
 async fn the_position_grows_by_one_with_each_commit_and_an_empty_set_is_one(subject: impl Subject) {
     let engine = subject.engine();
     let position = engine.position(LANE).await.unwrap();
@@ -456,6 +468,7 @@ macro_rules! engine {
     ($name:ident, $subject:expr) => {
         engine!($name, $subject;
             a_commit_at_another_position_is_a_conflict_and_stores_nothing
+            a_new_store_has_a_secret_of_its_own_and_keeps_it
             the_position_grows_by_one_with_each_commit_and_an_empty_set_is_one
             a_commit_is_visible_when_it_has_returned
             a_commit_happens_as_a_whole_or_not_at_all

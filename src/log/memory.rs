@@ -11,8 +11,9 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use super::rows::value;
 use super::run::Run;
-use super::{Capabilities, DeleteRange, Engine, EngineError, Lane, Position, Pressure, ReadLimits, RowKey, WriteSet, rows};
+use super::{Capabilities, DeleteRange, Engine, EngineError, Key, Lane, Position, Pressure, ReadLimits, RowKey, WriteSet, rows};
 use crate::types::{Batch, StreamId};
 
 /// What the next commit does instead of succeeding.
@@ -51,7 +52,9 @@ pub struct Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self::with(Data::default())
+        let secret: [u8; 32] = rand::random();
+        let format = value::Format { version: rows::FORMAT_VERSION, created_us: 0, secret: secret.to_vec() };
+        Self::with(Data { rows: BTreeMap::from([(Key::Format.encode(), rows::encode(&format).into())]), ..Data::default() })
     }
 }
 
@@ -99,6 +102,13 @@ impl Memory {
     /// The next commit meets `fault`.
     pub fn fail_commits(&self, fault: Fault) {
         *self.fault.lock() = Some(fault);
+    }
+
+    /// Rewrites a row, as a test that needs another past would.
+    pub fn change_row(&self, key: Key<'_>, change: impl FnOnce(&[u8]) -> Vec<u8>) {
+        let mut data = self.data.write();
+        let row = data.rows.entry(key.encode()).or_default();
+        *row = change(row).into();
     }
 
     /// Sets or lifts the free-space watermark.

@@ -21,7 +21,7 @@ mod run;
 mod conformance;
 
 pub use open_error::OpenError;
-pub use rows::{Key, ProducerKey, RowKey, Space};
+pub use rows::{IdempotencyRow, Key, ProducerKey, RowKey, Space};
 
 /// One total order of changes: one commit loop, one in-memory state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,6 +148,7 @@ pub enum Pressure {
 
 /// A log of batches and a table of rows, both durable.
 ///
+/// A new store holds one row, [`Key::Format`], whose secret never changes: what is signed with it stays good over restarts.
 /// Every engine passes `log::conformance`. All methods are safe to cancel, except that a cancelled `commit` has the
 /// outcome [`EngineError::Failed`]: unknown.
 #[async_trait]

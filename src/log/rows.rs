@@ -54,6 +54,31 @@ impl ProducerKey {
     }
 }
 
+/// Which idempotency key: one of a user's, for appends to one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IdempotencyRow {
+    /// The stream it is for.
+    pub stream: StreamId,
+    /// The user who sent it.
+    pub user: u64,
+    /// XXH3-128 of the key.
+    pub hash: u128,
+}
+
+/// First byte of a principal in a key: a user.
+const PRINCIPAL_USER: u8 = 1;
+
+impl IdempotencyRow {
+    /// From an encoded key, for sweeps.
+    pub fn decode(key: &[u8]) -> Option<Self> {
+        let (stream, rest) = key.get(1..)?.split_first_chunk::<8>()?;
+        let (&PRINCIPAL_USER, rest) = rest.split_first()? else { return None };
+        let (user, rest) = rest.split_first_chunk::<8>()?;
+        let hash = rest.try_into().ok()?;
+        Some(Self { stream: StreamId(u64::from_be_bytes(*stream)), user: u64::from_be_bytes(*user), hash: u128::from_be_bytes(hash) })
+    }
+}
+
 /// Every row there is. Numbers of retired kinds are not used again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key<'a> {
@@ -65,6 +90,8 @@ pub enum Key<'a> {
     Producer(&'a ProducerKey),
     /// state 4: one slot of a producer's ring of receipts.
     Receipt(&'a ProducerKey, u8),
+    /// state 5: what an idempotency key stands for.
+    Idempotency(&'a IdempotencyRow),
     /// meta 1: format and secrets.
     Format,
     /// meta 2: counters.
@@ -112,6 +139,12 @@ impl Key<'_> {
                 producer(&mut bytes, p);
                 bytes.push(*slot);
             }
+            Self::Idempotency(row) => {
+                bytes.extend_from_slice(&row.stream.0.to_be_bytes());
+                bytes.push(PRINCIPAL_USER);
+                bytes.extend_from_slice(&row.user.to_be_bytes());
+                bytes.extend_from_slice(&row.hash.to_be_bytes());
+            }
             Self::StreamName(folded) => text(&mut bytes, folded),
             Self::StreamUuid(uuid) => bytes.extend_from_slice(uuid.as_bytes()),
             Self::StreamOwner(owner, stream) => {
@@ -133,6 +166,7 @@ impl Key<'_> {
             Self::Cursor(..) => (Space::State, 2),
             Self::Producer(_) => (Space::State, 3),
             Self::Receipt(..) => (Space::State, 4),
+            Self::Idempotency(_) => (Space::State, 5),
             Self::Format => (Space::Meta, 1),
             Self::Counters => (Space::Meta, 2),
             Self::Stream(_) => (Space::Meta, 3),
@@ -177,6 +211,18 @@ pub mod prefix {
     pub fn producers(stream: StreamId) -> RowKey {
         of(Space::State, 3, Some(stream))
     }
+
+    /// All broker-wide producers of a user.
+    pub fn producers_of_user(user: u64) -> RowKey {
+        let mut key = of(Space::State, 3, Some(StreamId(0)));
+        key.bytes.extend_from_slice(&user.to_be_bytes());
+        key
+    }
+
+    /// All idempotency keys.
+    pub fn idempotency() -> RowKey {
+        of(Space::State, 5, None)
+    }
 }
 
 /// The ranges that hold everything of one stream besides its catalogue rows: kinds 1–5 of `state`, subscriptions in `meta`.
@@ -193,6 +239,24 @@ pub fn ranges_of(stream: StreamId) -> Vec<super::DeleteRange> {
     ranges.extend([range(Space::Meta, 7), range(Space::Meta, 8)]);
     ranges.push(super::DeleteRange::Batches { stream, from: 0, to: None });
     ranges
+}
+
+/// The range that holds all receipts of one producer.
+pub fn receipts_of(producer: &ProducerKey) -> super::DeleteRange {
+    let mut from = Key::Receipt(producer, 0).encode().bytes;
+    from.pop(); // the slot
+    let to = end_of(&from).expect("a key that begins with a small kind has an end");
+    super::DeleteRange::Rows { space: Space::State, from, to }
+}
+
+/// The producer's id in the key of its row.
+///
+/// # Errors
+/// A sentence when the key is not one: the store is damaged.
+pub fn producer_id(key: &[u8]) -> Result<ProducerId, String> {
+    // kind, scope, user, length
+    let text = key.get(1 + 8 + 8 + 1..).and_then(|id| std::str::from_utf8(id).ok()).ok_or("a producer's key has no id")?;
+    ProducerId::parse(text).map_err(|e| e.message.clone())
 }
 
 /// The first key after all keys that begin with `prefix`.
@@ -239,6 +303,20 @@ mod tests {
         fn no_producers_key_is_a_prefix_of_anothers(a in producer(), b in producer()) {
             let (ka, kb) = (Key::Producer(&a).encode(), Key::Producer(&b).encode());
             prop_assert_eq!(a == b, kb.bytes.starts_with(&ka.bytes));
+        }
+
+        #[test]
+        fn a_producers_receipts_are_one_range_and_nobody_elses_are_in_it(a in producer(), b in producer(), slot in 0u8..64) {
+            let super::super::DeleteRange::Rows { from, to, .. } = receipts_of(&a) else { panic!("rows") };
+            let key = Key::Receipt(&b, slot).encode().bytes;
+            prop_assert_eq!(a == b, from <= key && key < to);
+            prop_assert_eq!(producer_id(&Key::Producer(&a).encode().bytes).unwrap(), a.id);
+        }
+
+        #[test]
+        fn an_idempotency_key_reads_back_from_its_row(stream: u64, user: u64, hash: u128) {
+            let row = IdempotencyRow { stream: StreamId(stream), user, hash };
+            prop_assert_eq!(IdempotencyRow::decode(&Key::Idempotency(&row).encode().bytes), Some(row));
         }
 
         #[test]

@@ -106,7 +106,7 @@ impl Server {
         let edge = Edge::new(broker.clone(), settings, stop.clone(), tasks.clone());
         let door = listen::Door { edge, stop: stop.clone(), tasks: tasks.clone(), connections: config.raw.limits.connections };
         let sockets = unix.iter().map(|(_, path)| path.clone()).collect();
-        tasks.spawn(forget_operations(broker.clone(), stop.clone()));
+        tasks.spawn(forget_old_rows(broker.clone(), stop.clone()));
         tasks.spawn(listen::tcp(door.clone(), listener));
         for (socket, path) in unix {
             tasks.spawn(listen::unix(door.clone(), socket, path));
@@ -169,12 +169,15 @@ impl Server {
     }
 }
 
-/// Finished operations can be looked up for a day; then their rows go.
-async fn forget_operations(broker: Broker, stop: CancellationToken) {
+/// Finished operations and idempotency keys are kept for a day; then their rows go.
+async fn forget_old_rows(broker: Broker, stop: CancellationToken) {
     loop {
         let horizon = TimeUs(TimeUs::now().0 - limits::OPERATION_KEPT.as_micros() as i64);
         if let Err(error) = broker.forget_operations(horizon).await {
             tracing::warn!(%error, "old operations could not be forgotten; trying again in an hour");
+        }
+        if let Err(error) = broker.forget_keys(TimeUs::now()).await {
+            tracing::warn!(%error, "old idempotency keys could not be forgotten; trying again in an hour");
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(3600)) => {}

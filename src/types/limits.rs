@@ -55,6 +55,11 @@ pub const MAX_IN_FLIGHT_EVENTS: u64 = 1000;
 /// The same in bytes, and the first grant of an ephemeral subscription.
 pub const MAX_IN_FLIGHT_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Longest `Idempotency-Key` (P-19): room for two UUIDs and a word. Only its hash is stored.
+pub const IDEMPOTENCY_KEY_BYTES: usize = 128;
+/// How long an idempotency key is remembered (P-19). Longer than the retries of any queue that gives up within a day.
+pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(24 * 3600);
+
 /// Acks in one commit (T-6).
 pub const COMMIT_ACKS: usize = 256;
 /// Streams in one commit (T-6).

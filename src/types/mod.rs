@@ -17,5 +17,5 @@ pub use batch::{Batch, Events, EventsBuilder, Slice};
 pub use error::{Applied, Code, Error, Result, Retry};
 pub use event::{Encoding, EventRef, Removed};
 pub use id::{OperationId, StreamId, SubscriptionId};
-pub use name::{ProducerId, StreamName, SubscriptionName};
+pub use name::{IdempotencyKey, ProducerId, StreamName, SubscriptionName};
 pub use time::TimeUs;

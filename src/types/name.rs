@@ -1,4 +1,4 @@
-//! Names that people and programs choose: streams, subscriptions, producers.
+//! Names that people and programs choose: streams, subscriptions, producers, idempotency keys.
 //!
 //! Parsed once at the door; afterwards the type is the proof that the text is well formed.
 
@@ -118,6 +118,30 @@ impl fmt::Display for ProducerId {
     }
 }
 
+/// What a client calls one REST append by, so that it can send it again (P-19): 1–128 visible ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(Arc<str>);
+
+impl IdempotencyKey {
+    /// # Errors
+    /// `bad_parameter`, naming the header and the first offending byte or the length. The key itself is not repeated: it may be a secret.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let refuse = |why: String| Err(Error::bad("idempotency-key", format!("The Idempotency-Key {why}")));
+        if text.is_empty() || text.len() > limits::IDEMPOTENCY_KEY_BYTES {
+            return refuse(format!("is {} bytes long; give it 1 to {}.", text.len(), limits::IDEMPOTENCY_KEY_BYTES));
+        }
+        match text.bytes().position(|b| !b.is_ascii_graphic()) {
+            Some(at) => refuse(format!("has a character at byte {at} that is not visible ASCII.")),
+            None => Ok(Self(text.into())),
+        }
+    }
+
+    /// The key as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +157,17 @@ mod tests {
             assert_eq!(error.code, Code::BadParameter);
         }
         assert!(StreamName::parse(&"n".repeat(201)).is_err());
+    }
+
+    #[test]
+    fn idempotency_keys_are_visible_ascii_and_are_not_repeated_in_errors() {
+        assert_eq!(IdempotencyKey::parse("order-7/try~1").unwrap().as_str(), "order-7/try~1");
+        assert!(IdempotencyKey::parse(&"k".repeat(128)).is_ok());
+        for bad in ["", "s3cret key", "s3cret\n", "s3crét", &"s3cret".repeat(22)] {
+            let error = IdempotencyKey::parse(bad).unwrap_err();
+            assert_eq!((error.code, error.details["field"].as_str()), (Code::BadParameter, Some("idempotency-key")), "{bad:?}");
+            assert!(!error.message.contains("s3cr"), "{}", error.message);
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the data plane answers, whatever the carrier.
 
+use super::batch::Slice;
 use super::id::StreamId;
 use super::name::{ProducerId, StreamName, SubscriptionName};
 
@@ -98,6 +99,27 @@ pub struct Subscribed {
     pub next_offset: u64,
     /// The broker's log epoch.
     pub log_epoch: u64,
+}
+
+/// Answer to a pull: a contiguous run of its own, which may come again until it is acknowledged.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// The stream's id.
+    pub stream_id: StreamId,
+    /// The session: good for acks, commits and further pulls, over any carrier, until a newer one opens.
+    pub epoch: u64,
+    /// The broker's log epoch.
+    pub log_epoch: u64,
+    /// Proves what was handed out (C-18); `None` when nothing was.
+    pub ack_token: Option<String>,
+    /// Offsets that will not come (both inclusive), before the events.
+    pub gap: Option<(u64, u64, GapReason)>,
+    /// The events.
+    pub slices: Vec<Slice>,
+    /// The first event after these.
+    pub next: u64,
+    /// How far behind the reader is after them.
+    pub lag: Lag,
 }
 
 /// One ack of a commit, done.

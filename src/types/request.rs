@@ -1,5 +1,7 @@
 //! What a client can ask of the data plane, whatever the carrier.
 
+use std::time::Duration;
+
 use super::batch::Events;
 use super::id::StreamId;
 use super::name::{ProducerId, StreamName, SubscriptionName};
@@ -238,6 +240,31 @@ pub struct AckRequest {
     pub offset: u64,
     /// How safe.
     pub level: AckLevel,
+}
+
+/// A run of a subscription's events, asked for (`surfaces.md` 5.11 "pull").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullRequest {
+    /// Which stream.
+    pub stream: StreamName,
+    /// Which subscription; it must exist.
+    pub subscription: SubscriptionName,
+    /// Go on with this session; absent: open a new one, which fences those before it.
+    pub epoch: Option<u64>,
+    /// Where to begin; absent: the cursor. With `epoch` an offset between the cursor and the first event not delivered.
+    pub from: Option<Start>,
+    /// About another live session, when a new one opens.
+    pub takeover: Takeover,
+    /// About events that are gone; default `fail`.
+    pub on_gap: Option<OnGap>,
+    /// The log epoch `from` belongs to (C-2), when a new session opens.
+    pub log_epoch: Option<u64>,
+    /// At most this many events; the subscription's `max_in_flight` also bounds what is delivered and not acknowledged.
+    pub max_events: u64,
+    /// At most this many bytes of their data; one event passes whatever its size.
+    pub max_bytes: u64,
+    /// How long to wait when there is nothing to deliver; at most [`limits::LONG_POLL`](super::limits::LONG_POLL).
+    pub wait: Duration,
 }
 
 /// One ack of a commit.

@@ -364,6 +364,65 @@ async fn c16_a_received_ack_answers_before_any_sync_and_a_durable_one_after() {
 }
 
 #[tokio::test]
+async fn c16_a_received_ack_does_not_wait_for_a_sync_that_is_running() {
+    let (bench, mut c) = with(4).await;
+    let mut reader = Reader::durable(&mut c, "s", "x").await;
+    reader.take(4).await;
+    bench.engine.stop();
+    let mut append = Box::pin(bench.append(plain("s", &["e4"])));
+    nothing_yet(&mut append).await;
+    bench.engine.waiting().await;
+    assert_eq!(answer(c.ack(&reader.handle, 1, AckLevel::Received)).await, acked(2));
+    assert_eq!(answer(c.ack(&reader.handle, 2, AckLevel::Received)).await, acked(3), "nor does the one after it");
+    bench.engine.go();
+    assert_eq!(soon(append).await, stored(4, 1));
+    assert_eq!(answer(c.ack(&reader.handle, 0, AckLevel::Durable)).await, acked_before(3), "C-13 counts from there");
+    let bench = bench.crash().await;
+    assert_eq!(bench.subscription("s", "x").await.next, 3);
+}
+
+#[tokio::test]
+async fn c16_what_was_received_beside_a_running_sync_is_counted_by_a_takeover_and_refused_after_it() {
+    let (bench, mut c) = with(4).await;
+    let mut reader = Reader::durable(&mut c, "s", "x").await;
+    reader.take(4).await;
+    bench.engine.stop();
+    let mut append = Box::pin(bench.append(plain("s", &["e4"])));
+    nothing_yet(&mut append).await;
+    bench.engine.waiting().await;
+    assert_eq!(answer(c.ack(&reader.handle, 1, AckLevel::Received)).await, acked(2));
+    let mut other = bench.connect();
+    let opening = other.subscribe(attach("s", "x")).await;
+    bench.engine.step(1).await;
+    // The opening waits for its own sync now; it has counted the ack, and the old session's acks follow it in the order.
+    bench.engine.waiting().await;
+    let mut late = Box::pin(c.ack(&reader.handle, 2, AckLevel::Received).await);
+    nothing_yet(&mut late).await;
+    bench.engine.go();
+    let (opened, _session) = soon(opening).await.unwrap();
+    assert_eq!(opened.next, 2);
+    refused(soon(late).await, Code::SessionFenced, "C-7");
+}
+
+#[tokio::test]
+async fn c16_a_refused_opening_leaves_received_acks_as_they_were() {
+    let (bench, mut c) = with(4).await;
+    let mut reader = Reader::durable(&mut c, "s", "x").await;
+    reader.take(4).await;
+    let mut other = bench.connect();
+    refused(try_attach(&mut other, at(Start::Offset(99))).await, Code::PositionBeyondEnd, "C-3");
+    bench.engine.stop();
+    let mut append = Box::pin(bench.append(plain("s", &["e4"])));
+    nothing_yet(&mut append).await;
+    bench.engine.waiting().await;
+    assert_eq!(answer(c.ack(&reader.handle, 1, AckLevel::Received)).await, acked(2), "still from memory");
+    bench.engine.refuse_next(EngineError::Full("a test".into()));
+    bench.engine.go();
+    refused(soon(append).await, Code::StorageFull, "");
+    assert_eq!(answer(c.ack(&reader.handle, 0, AckLevel::Durable)).await, acked_before(2), "no refused commit takes it back");
+}
+
+#[tokio::test]
 async fn c16_a_received_ack_is_on_disk_within_a_second_even_without_other_traffic() {
     let (bench, mut c) = with(4).await;
     let mut reader = Reader::durable(&mut c, "s", "x").await;

@@ -4,8 +4,10 @@
 
 mod cold;
 mod cursors;
+mod keys;
 mod model;
 mod producers;
+mod pulls;
 mod random;
 mod sessions;
 mod storage;

@@ -492,6 +492,22 @@ pub async fn send(connection: &mut Connection, request: AppendRequest) -> Result
     answer(connection.append(request)).await
 }
 
+/// A pull that opens a session at the cursor and does not wait.
+pub fn pulling(stream: &str, subscription: &str) -> PullRequest {
+    PullRequest {
+        stream: name(stream),
+        subscription: sub(subscription),
+        epoch: None,
+        from: None,
+        takeover: Takeover::Steal,
+        on_gap: None,
+        log_epoch: None,
+        max_events: 1000,
+        max_bytes: 1 << 20,
+        wait: Duration::ZERO,
+    }
+}
+
 pub fn attach(stream: &str, subscription: &str) -> SubscribeRequest {
     SubscribeRequest::new(name(stream), Some(sub(subscription)))
 }
@@ -664,7 +680,7 @@ fn advice(code: Code) -> (Applied, Retry) {
         SessionFenced | LogEpochChanged | CursorTrimmed | CursorAhead | OffsetTrimmed => (Applied::No, Retry::Decide),
         DataCorrupt | Unauthenticated | AccessDenied | NotFound | StreamReplaced | StreamClosed | ConditionFailed | ProducerStateLost | ProducerFenced
         | ProducerSeqReused | IdempotencyKeyReused | AckNotDelivered | AckStale | AckBeyondEnd | PositionBeyondEnd | AckModeMismatch | TooLarge
-        | TxnTooLarge | TxnCrossShard | BadParameter | OffsetBeyondEnd | StreamEmpty | NameTaken | NotImplemented => (Applied::No, Retry::Never),
+        | TxnTooLarge | TxnCrossShard | BadParameter | BadAckToken | OffsetBeyondEnd | StreamEmpty | NameTaken | NotImplemented => (Applied::No, Retry::Never),
         other => panic!("no rule test names {other}"),
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::State;
+use super::{Effect, State, producer_not_found};
 use crate::broker::intent::{AppendIntent, Author, Pipe};
 use crate::broker::producer::{Producer, Receipt, Verdict};
-use crate::log::ProducerKey;
+use crate::log::{Key, ProducerKey, rows};
 use crate::types::batch::Stamp;
 use crate::types::reply::{Appended, Origin, ProducerOpened};
 use crate::types::request::Expect;
@@ -64,6 +64,34 @@ impl State {
         })
     }
 
+    /// Its next opening begins a new life, above every epoch of this one (S-8).
+    pub(super) fn delete_producer(&mut self, stream: Option<&StreamName>, id: &ProducerId, user: u64) -> Result<(), Error> {
+        let of = stream.map(|name| self.data_stream(name, None)).transpose()?;
+        let key = match of {
+            Some(stream) => ProducerKey::of_stream(stream, id.clone()),
+            None => ProducerKey::of_user(user, id.clone()),
+        };
+        let epoch = self.producer(&key).map(|producer| producer.epoch).ok_or_else(|| producer_not_found(stream, id))?;
+        match of {
+            Some(stream) => {
+                let stream_state = self.stream(stream);
+                stream_state.epoch_floor = stream_state.epoch_floor.max(epoch);
+                self.group.bounds.insert(stream);
+            }
+            None => {
+                self.counters.commit_epoch_floor = self.counters.commit_epoch_floor.max(epoch);
+                self.group.counters = true;
+            }
+        }
+        self.delete(Key::Producer(&key));
+        self.group.ranges.push(rows::receipts_of(&key));
+        self.group.producers.remove(&key);
+        self.producers.insert(key, None);
+        let of = stream.map_or_else(|| format!("of user {user}"), |name| format!("of stream {name}"));
+        self.group.effects.push(Effect::Audit(format!("producer {id} {of} is deleted at epoch {epoch}")));
+        Ok(())
+    }
+
     pub(super) fn append(&mut self, append: AppendIntent) -> Result<Appended, Error> {
         let Some(pipe) = append.pipe.clone() else {
             return self.append_alone(append);
@@ -84,7 +112,7 @@ impl State {
         result
     }
 
-    fn append_alone(&mut self, append: AppendIntent) -> Result<Appended, Error> {
+    pub(super) fn append_alone(&mut self, append: AppendIntent) -> Result<Appended, Error> {
         let AppendIntent { stream: name, stream_id, events, producer, expected_next_offset, author, .. } = append;
         let stream = self.data_stream_or_new(&name, stream_id, author.user)?;
         let count = events.count();
@@ -99,7 +127,7 @@ impl State {
             }
         }
         let next = self.stream(stream).bounds.next_offset;
-        self.check_stream(stream, &name, &events, expected_next_offset, next)?;
+        self.check_stream(Some(stream), &name, &events, expected_next_offset, next)?;
         let base_offset = self.store(stream, events, author);
         if let Some((key, first_seq, fingerprint)) = record {
             let producer = self.producer(&key).expect("the table found it");
@@ -109,11 +137,14 @@ impl State {
         Ok(appended(Some(base_offset), count, false))
     }
 
-    /// P-9 for one stream whose next offset (with earlier parts of the same commit) is `next`.
-    pub(super) fn check_stream(&mut self, stream: StreamId, name: &StreamName, events: &Events, expected: Option<u64>, next: u64) -> Result<(), Error> {
-        let state = self.stream(stream);
+    /// P-9 for one stream whose next offset (with earlier parts of the same commit) is `next`; `None` = one that is to be created.
+    pub(super) fn check_stream(&mut self, stream: Option<StreamId>, name: &StreamName, events: &Events, expected: Option<u64>, next: u64) -> Result<(), Error> {
+        let (closed, limit) = stream.map_or((false, 0), |id| {
+            let state = self.stream(id);
+            (state.bounds.closed, state.row.event_max_bytes)
+        });
         let resource = || format!("/v1/streams/{name}");
-        if state.bounds.closed {
+        if closed {
             return Err(Error::new(Code::StreamClosed, format!("Stream {name} is closed; it ends before {next}."))
                 .rule("P-9")
                 .detail("next_offset", next)
@@ -126,7 +157,6 @@ impl State {
                 .detail("expected_next_offset", expected)
                 .resource(resource()));
         }
-        let limit = state.row.event_max_bytes;
         if limit != 0 && events.largest() as u64 > limit {
             return Err(Error::new(Code::TooLarge, format!("An event has {} bytes of data; stream {name} takes up to {limit}.", events.largest()))
                 .rule("P-9")

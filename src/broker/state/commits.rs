@@ -1,12 +1,13 @@
 //! `Commit`: acks and appends that happen together or not at all (T-1 … T-7).
 
 use super::State;
+use crate::broker::info::NewStream;
 use crate::broker::intent::Author;
 use crate::broker::producer::{Producer, Receipt, Verdict};
 use crate::log::ProducerKey;
 use crate::log::rows::value::{CommitAnswer, commit_answer};
 use crate::types::reply::{Committed, CommittedAck, CommittedAppend};
-use crate::types::request::{AckLevel, CommitRequest};
+use crate::types::request::{AckLevel, CommitAppend, CommitRequest};
 use crate::types::{Code, Error, StreamId, StreamName, SubscriptionName};
 
 impl State {
@@ -27,7 +28,7 @@ impl State {
         let mut acks = Vec::with_capacity(request.acks.len());
         for (index, ack) in request.acks.iter().enumerate() {
             let fail = |cause: Error| part_failed("acks", index, cause);
-            let (stream, subscription, acked) = self.check_ack(&ack.stream, &ack.subscription, ack.epoch, ack.offset).map_err(fail)?;
+            let (stream, subscription, acked) = self.check_ack(&ack.stream, &ack.subscription, ack.epoch, ack.offset, None).map_err(fail)?;
             let done = self.cursor(stream, subscription).row.next;
             // T-5: inputs consumed before would double the outputs.
             if acked.next <= done || acked.stale {
@@ -42,26 +43,26 @@ impl State {
             }
             acks.push((stream, subscription, acked.next, ack));
         }
-        let mut nexts: Vec<(StreamId, u64)> = Vec::with_capacity(request.appends.len());
+        let mut nexts: Vec<(Target, u64)> = Vec::with_capacity(request.appends.len());
         let mut targets = Vec::with_capacity(request.appends.len());
         for (index, append) in request.appends.iter().enumerate() {
             let fail = |cause: Error| part_failed("appends", index, cause);
-            let stream = self.data_stream(&append.stream, append.stream_id).map_err(fail)?;
-            let at = match nexts.iter().position(|(s, _)| *s == stream) {
+            let target = self.target(append).map_err(fail)?;
+            let at = match nexts.iter().position(|(t, _)| *t == target) {
                 Some(at) => at,
                 None => {
-                    nexts.push((stream, self.stream(stream).bounds.next_offset));
+                    nexts.push((target.clone(), target.id().map_or(0, |id| self.stream(id).bounds.next_offset)));
                     nexts.len() - 1
                 }
             };
-            self.check_stream(stream, &append.stream, &append.events, append.expected_next_offset, nexts[at].1).map_err(fail)?;
+            self.check_stream(target.id(), &append.stream, &append.events, append.expected_next_offset, nexts[at].1).map_err(fail)?;
             nexts[at].1 += u64::from(append.events.count());
-            targets.push(stream);
+            targets.push(target);
         }
         for (index, check) in request.checks.iter().enumerate() {
             let fail = |cause: Error| part_failed("checks", index, cause);
             let stream = self.data_stream(&check.stream, None).map_err(fail)?;
-            if nexts.iter().any(|(written, _)| *written == stream) {
+            if nexts.iter().any(|(written, _)| written.id() == Some(stream)) {
                 return Err(Error::bad(
                     &format!("checks[{index}].stream"),
                     format!("Stream {} is written by this commit: put expected_next_offset into its append.", check.stream),
@@ -81,7 +82,15 @@ impl State {
             self.move_cursor(stream, subscription, next, AckLevel::Durable);
             answer.acks.push(commit_answer::Ack { stream: ack.stream.to_string(), subscription: ack.subscription.to_string(), next });
         }
-        for (append, stream) in request.appends.into_iter().zip(targets) {
+        for (append, target) in request.appends.into_iter().zip(targets) {
+            let stream = match target {
+                Target::There(id) => id,
+                // An earlier part may have created it.
+                Target::New(_) => match self.find(&append.stream) {
+                    Some(id) => id,
+                    None => self.create_stream(&NewStream::named(append.stream.clone()), author.user)?,
+                },
+            };
             let count = append.events.count();
             let base_offset = self.store(stream, append.events, author);
             answer.appends.push(commit_answer::Append { stream: append.stream.to_string(), base_offset, count });
@@ -92,6 +101,32 @@ impl State {
             self.group.producers.insert(key);
         }
         Ok(Committed { duplicate: false, ..answer_of(answer) })
+    }
+}
+
+/// Where one append of a commit goes.
+#[derive(Clone, PartialEq, Eq)]
+enum Target {
+    There(StreamId),
+    /// `dev` creates the stream of this folded name, if the whole commit is valid.
+    New(String),
+}
+
+impl Target {
+    fn id(&self) -> Option<StreamId> {
+        match self {
+            Self::There(id) => Some(*id),
+            Self::New(_) => None,
+        }
+    }
+}
+
+impl State {
+    fn target(&mut self, append: &CommitAppend) -> Result<Target, Error> {
+        if self.options.create_on_use && append.stream_id.is_none() && self.find(&append.stream).is_none() {
+            return Ok(Target::New(append.stream.folded().into_owned()));
+        }
+        self.data_stream(&append.stream, append.stream_id).map(Target::There)
     }
 }
 

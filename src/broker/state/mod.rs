@@ -6,6 +6,7 @@
 
 mod appends;
 mod commits;
+mod keys;
 mod sessions;
 mod streams;
 
@@ -13,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use keys::Remembered;
 pub use streams::trim_beyond_end;
 use uuid::Uuid;
 
@@ -23,9 +25,9 @@ use super::intent::{Answer, Intent, Pipe};
 use super::producer::Producer;
 use super::shared::{Bounds, News, Registry};
 use crate::log::rows::{self, value};
-use crate::log::{DeleteRange, Key, ProducerKey, RowKey, WriteSet};
+use crate::log::{DeleteRange, IdempotencyRow, Key, ProducerKey, RowKey, WriteSet};
 use crate::types::limits;
-use crate::types::{Batch, Code, Error, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
+use crate::types::{Batch, Code, Error, ProducerId, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
 
 /// A stream in memory.
 #[derive(Clone, Debug)]
@@ -97,6 +99,8 @@ pub enum Need {
     SubName(StreamId, String),
     /// A cursor.
     Cursor(StreamId, SubscriptionId),
+    /// An idempotency key.
+    Key(IdempotencyRow),
 }
 
 /// What a [`Need`] turned out to be; `None` = there is no such thing.
@@ -111,6 +115,8 @@ pub enum Loaded {
     SubName(StreamId, String, Option<SubscriptionId>),
     /// Of [`Need::Cursor`].
     Cursor(StreamId, SubscriptionId, Option<Box<Cursor>>),
+    /// Of [`Need::Key`].
+    Key(IdempotencyRow, Option<Remembered>),
 }
 
 /// Something to do once the group is durable, before its answers go out.
@@ -185,6 +191,7 @@ pub struct State {
     producers: Generations<ProducerKey, Option<Producer>>,
     sub_names: Generations<(StreamId, String), Option<SubscriptionId>>,
     cursors: Generations<(StreamId, SubscriptionId), Option<Cursor>>,
+    keys: Generations<IdempotencyRow, Option<Remembered>>,
     /// Cursors moved by acks of level `received`, and since when the oldest waits.
     dirty: HashSet<(StreamId, SubscriptionId)>,
     dirty_since: Option<Duration>,
@@ -217,6 +224,7 @@ impl State {
             producers: Generations::new(hot),
             sub_names: Generations::new(hot),
             cursors: Generations::new(hot),
+            keys: Generations::new(hot),
             dirty: HashSet::new(),
             dirty_since: None,
             full: None,
@@ -249,6 +257,7 @@ impl State {
             Loaded::Producer(key, producer) => self.producers.insert(key, producer.map(|p| *p)),
             Loaded::SubName(stream, name, id) => self.sub_names.insert((stream, name), id),
             Loaded::Cursor(stream, id, cursor) => self.cursors.insert((stream, id), cursor.map(|c| *c)),
+            Loaded::Key(row, remembered) => self.keys.insert(row, remembered),
         }
     }
 
@@ -281,8 +290,15 @@ impl State {
                     self.lacks_stream(stream, &mut needs);
                 }
             },
+            Intent::Continue { stream, subscription, .. } => self.lacks_cursor(stream, subscription, &mut needs),
             Intent::Ack { request, .. } => self.lacks_cursor(&request.stream, &request.subscription, &mut needs),
-            Intent::OpenProducer { stream, producer, user, .. } => match stream {
+            Intent::AppendOnce { append, key, .. } => {
+                if let Some(stream) = self.lacks_stream(&append.stream, &mut needs) {
+                    self.lacks_row(IdempotencyRow { stream, user: append.author.user, hash: *key }, &mut needs);
+                }
+            }
+            Intent::ForgetKeys { keys, .. } => keys.iter().for_each(|row| self.lacks_row(*row, &mut needs)),
+            Intent::OpenProducer { stream, producer, user, .. } | Intent::DeleteProducer { stream, producer, user, .. } => match stream {
                 Some(stream) => self.lacks_producer(stream, Some(producer), &mut needs),
                 None => self.lacks_key(ProducerKey::of_user(*user, producer.clone()), &mut needs),
             },
@@ -322,7 +338,13 @@ impl State {
         }
     }
 
-    fn lacks_producer(&mut self, stream: &StreamName, producer: Option<&crate::types::ProducerId>, needs: &mut Vec<Need>) {
+    fn lacks_row(&mut self, row: IdempotencyRow, needs: &mut Vec<Need>) {
+        if self.keys.get(&row).is_none() {
+            needs.push(Need::Key(row));
+        }
+    }
+
+    fn lacks_producer(&mut self, stream: &StreamName, producer: Option<&ProducerId>, needs: &mut Vec<Need>) {
         if let (Some(id), Some(producer)) = (self.lacks_stream(stream, needs), producer) {
             self.lacks_key(ProducerKey::of_stream(id, producer.clone()), needs);
         }
@@ -385,13 +407,29 @@ impl State {
                 let result = self.open_session(&stream, stream_id, subscription.as_ref(), create, &ask, user);
                 self.answer(Answer::Opened(reply, result.map(Box::new)));
             }
-            Intent::Ack { request, level, reply } => {
-                let result = self.ack(&request, level);
+            Intent::Continue { stream, subscription, epoch, from, on_gap, reply } => {
+                let result = self.continue_session(&stream, &subscription, epoch, from, on_gap);
+                self.answer(Answer::Opened(reply, result.map(Box::new)));
+            }
+            Intent::Ack { request, proof, level, reply } => {
+                let result = self.ack(&request, proof, level);
                 self.answer(Answer::Acked(reply, result));
             }
             Intent::OpenProducer { stream, stream_id, producer, expect, user, reply } => {
                 let result = self.open_producer(stream.as_ref(), stream_id, &producer, expect, user);
                 self.answer(Answer::Producer(reply, result));
+            }
+            Intent::DeleteProducer { stream, producer, user, reply } => {
+                let result = self.delete_producer(stream.as_ref(), &producer, user);
+                self.answer(Answer::Done(reply, result));
+            }
+            Intent::AppendOnce { append, key, fingerprint, reply } => {
+                let result = self.append_once(*append, key, fingerprint);
+                self.answer(Answer::AppendedOnce(reply, result));
+            }
+            Intent::ForgetKeys { keys, reply } => {
+                self.forget_keys(keys);
+                self.answer(Answer::Done(reply, Ok(())));
             }
             Intent::Append(append, reply) => {
                 let result = self.append(*append);
@@ -407,6 +445,11 @@ impl State {
                 self.answer(Answer::Committed(reply, result));
             }
         }
+    }
+
+    /// The time that expiry reads (S-9).
+    fn clock(&mut self) -> TimeUs {
+        TimeUs(self.clock.advance(self.now))
     }
 
     fn answer(&mut self, answer: Answer) {
@@ -518,6 +561,7 @@ impl State {
         self.streams.turn();
         self.producers.turn();
         self.sub_names.turn();
+        self.keys.turn();
         if self.cursors.len() > 2 * self.options.hot_entries {
             let now = self.now.mono;
             self.cursors.values_mut().flatten().for_each(|cursor| cursor.expire(now));
@@ -535,6 +579,7 @@ impl State {
         self.streams.retain(|_, _| false);
         self.producers.retain(|_, _| false);
         self.sub_names.retain(|_, _| false);
+        self.keys.retain(|_, _| false);
         // These appends are refused after all (P-12).
         self.hopeful.drain(..).for_each(|pipe| pipe.poisoned.store(true, std::sync::atomic::Ordering::Relaxed));
         // Cursors hold what is not on disk: sessions, and acks of level `received` that were answered (C-16). Those stand;
@@ -543,6 +588,7 @@ impl State {
         self.cursors.retain(|key, _| !undo.contains_key(key));
         for (key, cursor) in undo {
             if let Some(cursor) = cursor {
+                cursor.unseal();
                 self.cursors.insert(key, Some(cursor));
             }
         }
@@ -606,8 +652,22 @@ impl State {
         }
     }
 
+    /// Acks of level `received` were accepted in memory (C-16). A session that was replaced gave them to its successor.
+    pub fn received(&mut self, stream: StreamId, id: SubscriptionId, now: Now) {
+        self.take_received(stream, id, now.mono);
+    }
+
+    fn take_received(&mut self, stream: StreamId, id: SubscriptionId, now: Duration) {
+        let moved = self.cursors.get(&(stream, id)).and_then(Option::as_mut).is_some_and(Cursor::take_received);
+        if moved {
+            self.dirty.insert((stream, id));
+            self.dirty_since.get_or_insert(now);
+        }
+    }
+
     /// A cursor, which the group may change.
     fn cursor(&mut self, stream: StreamId, id: SubscriptionId) -> &mut Cursor {
+        self.take_received(stream, id, self.now.mono);
         let cursor = self.cursors.get(&(stream, id)).expect(PRESENT).as_mut().expect(PRESENT);
         self.group.before.entry((stream, id)).or_insert_with(|| Some(cursor.clone()));
         cursor
@@ -617,6 +677,12 @@ impl State {
 /// There is no such stream.
 pub fn stream_not_found(name: &StreamName) -> Error {
     Error::new(Code::NotFound, format!("Stream {name} was not found.")).resource(format!("/v1/streams/{name}"))
+}
+
+/// There is no such producer; `stream` is `None` for broker-wide ones.
+pub fn producer_not_found(stream: Option<&StreamName>, id: &ProducerId) -> Error {
+    let (of, base) = stream.map_or_else(Default::default, |name| (format!(" of stream {name}"), format!("/streams/{name}")));
+    Error::new(Code::NotFound, format!("Producer {id}{of} was not found.")).resource(format!("/v1{base}/producers/{id}"))
 }
 
 /// There is no such subscription.

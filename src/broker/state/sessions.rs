@@ -1,15 +1,16 @@
 //! Subscriptions: creating, deleting, seeking, opening sessions, acknowledging.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use super::{Effect, State, subscription_not_found};
-use crate::broker::cursor::{self, Cursor, Mark, OpenAsk, StreamView};
+use crate::broker::ack_token;
+use crate::broker::cursor::{self, Attachment, Cursor, Mark, OpenAsk, Proof, StreamView};
 use crate::broker::intent::{DurableSession, Opened, SubscriptionFields};
 use crate::log::Key;
 use crate::log::rows::value;
 use crate::types::limits;
 use crate::types::reply::{Acked, Subscribed};
-use crate::types::request::{AckLevel, AckRequest, Credit, Start};
+use crate::types::request::{AckLevel, AckRequest, Credit, OnGap, Start};
 use crate::types::{Code, Error, StreamId, StreamName, SubscriptionId, SubscriptionName};
 
 impl Default for SubscriptionFields {
@@ -88,6 +89,7 @@ impl State {
         let id = self.find_cursor(stream_id, name).ok_or_else(|| subscription_not_found(stream, name))?;
         let view = self.view(stream_id);
         let next = cursor::resolve_start(to, None, &view)?;
+        self.cursor(stream_id, id).seal();
         let cursor = self.cursor(stream_id, id);
         let from = cursor.row.next;
         cursor.row.next = next;
@@ -125,14 +127,18 @@ impl State {
                 (next, None)
             }
         };
+        Ok(self.opened(id, &view, next, durable))
+    }
+
+    fn opened(&mut self, id: StreamId, view: &StreamView, next: u64, durable: Option<DurableSession>) -> Opened {
         let name = self.stream(id).name.clone();
         // The session's view of the stream begins with this group's news.
         self.group.touched.insert(id);
-        Ok(Opened {
+        Opened {
             subscribed: Subscribed {
                 stream: name,
                 stream_id: id,
-                epoch: durable.as_ref().map(|d| d.mark.epoch),
+                epoch: durable.as_ref().map(|d| d.attachment.mark().epoch),
                 next,
                 first_offset: view.first_offset,
                 next_offset: view.next_offset,
@@ -140,7 +146,30 @@ impl State {
             },
             shared: self.registry.open(id),
             durable,
-        })
+            clock: self.clock(),
+        }
+    }
+
+    /// A further call of a session that exists: nothing changes but when it was last used.
+    pub(super) fn continue_session(
+        &mut self,
+        stream: &StreamName,
+        name: &SubscriptionName,
+        epoch: u64,
+        from: Option<u64>,
+        on_gap: OnGap,
+    ) -> Result<Opened, Error> {
+        let stream_id = self.data_stream(stream, None)?;
+        let id = self.find_cursor(stream_id, name).ok_or_else(|| subscription_not_found(stream, name))?;
+        let view = self.view(stream_id);
+        let now = self.now.mono;
+        let cursor = self.cursor(stream_id, id);
+        cursor.expire(now);
+        let (next, mark) = cursor.check_continue(name, epoch, from)?;
+        cursor::check_gap(next, on_gap, &view)?;
+        mark.used(now);
+        let durable = cursor_session(cursor, id, mark);
+        Ok(self.opened(stream_id, &view, next, Some(durable)))
     }
 
     fn open_durable(
@@ -155,9 +184,14 @@ impl State {
         let (id, next) = match self.find_cursor(stream_id, name) {
             Some(id) => {
                 let now = self.now.mono;
+                self.cursor(stream_id, id).seal();
                 let cursor = self.cursor(stream_id, id);
                 cursor.expire(now);
-                (id, cursor.check_open(name, ask, view)?)
+                let checked = cursor.check_open(name, ask, view);
+                if checked.is_err() {
+                    cursor.unseal();
+                }
+                (id, checked?)
             }
             None if create => {
                 let next = cursor::resolve_start(ask.from.unwrap_or(Start::Earliest), ask.log_epoch, view)?;
@@ -166,15 +200,16 @@ impl State {
             }
             None => return Err(subscription_not_found(stream, name).detail("hint", "set create to make it")),
         };
+        let now = self.now.mono;
         let cursor = self.cursor(stream_id, id);
         let before = cursor.row.next;
         cursor.row.epoch += 1;
         cursor.row.next = next;
-        let mark = Mark::new(cursor.row.epoch, next);
+        let epoch = cursor.row.epoch;
+        let mark = Mark::new(epoch, next, now);
         let old = cursor.mark.replace(mark.clone());
-        let window = Credit { events: cursor.meta.max_in_flight, bytes: limits::MAX_IN_FLIGHT_BYTES };
-        let name = SubscriptionName::stored(&cursor.meta.name);
-        let epoch = mark.epoch;
+        let durable = cursor_session(cursor, id, mark);
+        let name = durable.name.clone();
         self.group.cursors.insert((stream_id, id));
         self.note_epoch(epoch);
         if let Some(old) = old {
@@ -183,11 +218,23 @@ impl State {
         if next < before {
             self.group.effects.push(Effect::Audit(format!("cursor {name} of stream {stream} is rewound from {before} to {next}, epoch {epoch}")));
         }
-        Ok((next, DurableSession { mark, subscription: id, name, window }))
+        Ok((next, durable))
     }
 
-    pub(super) fn ack(&mut self, request: &AckRequest, level: AckLevel) -> Result<Acked, Error> {
-        let (stream_id, id, acked) = self.check_ack(&request.stream, &request.subscription, request.epoch, request.offset)?;
+    /// An ack by epoch or, with `proof`, by token (C-18).
+    pub(super) fn ack(&mut self, request: &AckRequest, proof: Option<Proof>, level: AckLevel) -> Result<Acked, Error> {
+        if let Some(proof) = proof {
+            if self.clock() >= proof.expires {
+                return Err(ack_token::refused("has expired"));
+            }
+            let log_epoch = self.counters.log_epoch;
+            if proof.log_epoch != log_epoch {
+                let next_offset = self.data_stream(&request.stream, None).map(|id| self.view(id).next_offset)?;
+                return Err(cursor::log_epoch_changed(proof.log_epoch, log_epoch, next_offset));
+            }
+        }
+        let proved = proof.map(|proof| proof.to);
+        let (stream_id, id, acked) = self.check_ack(&request.stream, &request.subscription, request.epoch, request.offset, proved)?;
         self.move_cursor(stream_id, id, acked.next, level);
         Ok(acked)
     }
@@ -199,6 +246,7 @@ impl State {
         name: &SubscriptionName,
         epoch: u64,
         offset: u64,
+        proved: Option<u64>,
     ) -> Result<(StreamId, SubscriptionId, Acked), Error> {
         let stream_id = self.data_stream(stream, None)?;
         let id = self.find_cursor(stream_id, name).ok_or_else(|| subscription_not_found(stream, name))?;
@@ -208,9 +256,9 @@ impl State {
         let cursor = self.cursor(stream_id, id);
         cursor.expire(now);
         if let Some(mark) = cursor.mark.as_ref().filter(|mark| mark.epoch == epoch) {
-            mark.last_use_ms.fetch_max(now.as_millis() as u64, Ordering::AcqRel);
+            mark.used(now);
         }
-        let acked = cursor.check_ack(name, epoch, next, end)?;
+        let acked = cursor.check_ack(name, epoch, next, end, proved)?;
         Ok((stream_id, id, acked))
     }
 
@@ -238,5 +286,16 @@ impl State {
             // What is acknowledged as durable must be: an earlier `received` ack may have got here first.
             self.group.cursors.insert((stream, id));
         }
+    }
+}
+
+/// The session of a cursor's `mark`, held for whoever the answer reaches.
+fn cursor_session(cursor: &Cursor, id: SubscriptionId, mark: Arc<Mark>) -> DurableSession {
+    DurableSession {
+        attachment: Attachment::new(mark),
+        subscription: id,
+        name: SubscriptionName::stored(&cursor.meta.name),
+        window: Credit { events: cursor.meta.max_in_flight, bytes: limits::MAX_IN_FLIGHT_BYTES },
+        ack_timeout_s: cursor.meta.ack_timeout_s,
     }
 }
