@@ -196,6 +196,7 @@ async fn an_append_with_an_idempotency_key_is_stored_once() {
     let first = v1::Appended::decode(grpc.ask(APPEND, ask("a")).await.unwrap().into_inner()).unwrap();
     let again = v1::Appended::decode(grpc.ask(APPEND, ask("a")).await.unwrap().into_inner()).unwrap();
     assert_eq!((first.first_offset, first.duplicate, again.first_offset, again.duplicate), (Some(0), false, Some(0), true));
+    assert!(first.dedup_until_us.is_some_and(|until| until > tidelog::types::TimeUs::now().0) && first.dedup_until_us == again.dedup_until_us);
     assert_eq!(code(&grpc.ask(APPEND, ask("b")).await.unwrap_err()), "idempotency_key_reused");
 }
 

@@ -5,21 +5,24 @@ use http::HeaderMap;
 
 use super::call::{self, Call};
 use super::message;
-use crate::types::name::IdempotencyKey;
 use crate::types::request::{AckRequest, PullRequest};
-use crate::types::{Error, Result, StreamName, SubscriptionName, limits};
+use crate::types::{Error, IdempotencyKey, Result, StreamName, SubscriptionName, limits};
 use crate::wire::proto::{answer, request, v1};
 
 /// `Append`. The key of P-19 is metadata, as it is a header over REST.
 ///
 /// # Errors
-/// See [`crate::broker::Broker::append`].
+/// See [`crate::broker::Broker::append`] and [`crate::broker::Broker::append_once`].
 pub async fn append(call: &Call, headers: &HeaderMap, message: Bytes) -> Result<Bytes> {
-    let (req, mut asked) = request::append(&message)?;
+    let (req, asked) = request::append(&message)?;
     drop(message);
-    asked.idempotency_key = call::text(headers, "idempotency-key")?.map(IdempotencyKey::parse).transpose()?;
-    let reply = call.broker().append(call.who(), asked).await?;
-    Ok(message::of(&answer::appended(req, &reply)))
+    let key = call::text(headers, "idempotency-key")?.map(IdempotencyKey::parse).transpose()?;
+    let Some(key) = key else {
+        let reply = call.broker().append(call.who(), asked).await?;
+        return Ok(message::of(&answer::appended(req, &reply)));
+    };
+    let (reply, until) = call.broker().append_once(call.who(), asked, &key).await?;
+    Ok(message::of(&v1::Appended { dedup_until_us: Some(until.0), ..answer::appended(req, &reply) }))
 }
 
 /// `Ack`, by epoch or by token.

@@ -89,6 +89,7 @@ pub fn appended(req: u64, reply: &Appended) -> v1::Appended {
         count: reply.count,
         duplicate: reply.duplicate,
         durability: "fsync".into(),
+        dedup_until_us: None,
     }
 }
 
