@@ -14,6 +14,8 @@ use crate::broker::Broker;
 
 pub mod auth;
 pub mod callers;
+mod conversation;
+pub mod grpc;
 pub mod http;
 pub mod ops;
 pub mod socket;
@@ -54,6 +56,7 @@ pub enum Peer {
 pub struct Edge {
     shared: Arc<Shared>,
     router: axum::Router,
+    others: grpc::Others,
 }
 
 struct Shared {
@@ -74,7 +77,8 @@ impl Edge {
     pub fn new(broker: Broker, settings: Settings, draining: CancellationToken, tasks: TaskTracker) -> Self {
         let shared = Arc::new(Shared { broker, settings, stats: Stats::default(), draining, tasks, started: Instant::now() });
         let router = http::router(Face(shared.clone()));
-        Self { shared, router }
+        let others = grpc::Others::new(Face(shared.clone()));
+        Self { shared, router, others }
     }
 
     /// The choices made at start.
@@ -89,7 +93,11 @@ impl Edge {
 
     /// Answers one request. Dropping the future abandons it: a long poll ends when its client goes away.
     pub async fn handle(&self, peer: Peer, request: axum::extract::Request) -> axum::response::Response {
-        http::handle(Face(self.shared.clone()), self.router.clone(), peer, request).await
+        let face = Face(self.shared.clone());
+        if grpc::is_call(request.headers()) {
+            return grpc::handle(face, self.others.clone(), peer, request).await;
+        }
+        http::handle(face, self.router.clone(), peer, request).await
     }
 }
 

@@ -23,6 +23,9 @@ struct Counters {
     event_streams: AtomicU64,
     event_streams_total: AtomicU64,
     event_stream_bytes_total: AtomicU64,
+    grpc_calls_total: AtomicU64,
+    grpc_refused_total: AtomicU64,
+    grpc_streams: AtomicU64,
 }
 
 /// A counted connection.
@@ -69,6 +72,16 @@ pub struct RequestSlot(Arc<Counters>);
 impl Drop for RequestSlot {
     fn drop(&mut self) {
         self.0.requests.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A counted gRPC call that goes on: `Connect`, `Subscribe`, `Read`.
+#[derive(Debug)]
+pub struct GrpcSlot(Arc<Counters>);
+
+impl Drop for GrpcSlot {
+    fn drop(&mut self) {
+        self.0.grpc_streams.fetch_sub(1, Relaxed);
     }
 }
 
@@ -123,6 +136,20 @@ impl Stats {
         }
     }
 
+    /// One gRPC call begun; `refused`: it ended at once with a status other than OK.
+    pub fn grpc_call(&self, refused: bool) {
+        self.0.grpc_calls_total.fetch_add(1, Relaxed);
+        if refused {
+            self.0.grpc_refused_total.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// One more gRPC call that goes on.
+    pub fn enter_grpc_stream(&self) -> GrpcSlot {
+        self.0.grpc_streams.fetch_add(1, Relaxed);
+        GrpcSlot(self.0.clone())
+    }
+
     /// A WebSocket message came in.
     pub fn frame_in(&self) {
         self.0.frames_in_total.fetch_add(1, Relaxed);
@@ -160,6 +187,9 @@ impl Stats {
             ("tidelog_event_streams", "Open event streams", false, n(&self.0.event_streams)),
             ("tidelog_event_streams_opened", "Event streams opened", true, n(&self.0.event_streams_total)),
             ("tidelog_event_stream_bytes", "Bytes of event streams made", true, n(&self.0.event_stream_bytes_total)),
+            ("tidelog_grpc_calls", "gRPC calls begun", true, n(&self.0.grpc_calls_total)),
+            ("tidelog_grpc_refused", "gRPC calls that were refused at once", true, n(&self.0.grpc_refused_total)),
+            ("tidelog_grpc_streams", "gRPC calls that go on: Connect, Subscribe, Read", false, n(&self.0.grpc_streams)),
             ("tidelog_slow_consumers", "Sockets closed because they did not drain", true, n(&self.0.slow_consumers_total)),
         ]
     }

@@ -130,11 +130,11 @@ async fn serve(edge: Edge, socket: Socket, peer: Peer, caller: Option<Caller>, s
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(limits::HEADER_BYTES as u32)
-        .max_concurrent_streams(128)
-        .max_pending_accept_reset_streams(20)
-        .max_local_error_reset_streams(1024)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
+        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
+        .max_pending_accept_reset_streams(limits::PENDING_RESETS)
+        .max_local_error_reset_streams(limits::LOCAL_RESETS)
+        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
         .keep_alive_interval(limits::PING_EVERY)
         .keep_alive_timeout(limits::PING_EVERY);
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));

@@ -124,6 +124,21 @@ pub const WS_FRAGMENTS: u32 = 1024;
 /// How long a browser may remember what a preflight said: the most that Chromium does.
 pub const PREFLIGHT_KEPT: Duration = Duration::from_secs(7200);
 
+/// Longest `grpc-timeout` that is kept to; a longer one is cut to it. A timer has to have an end, and no call but a reader lasts a day.
+pub const GRPC_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Calls on one HTTP/2 connection. Each costs a task and its buffers; more readers share one `Connect` or open another connection.
+pub const STREAMS_PER_CONNECTION: u32 = 128;
+/// Streams a client may open and reset before the broker has looked at them, per connection (CVE-2023-44487).
+pub const PENDING_RESETS: usize = 20;
+/// Streams the broker may have to reset because of a client's mistakes, per connection, before it closes it.
+pub const LOCAL_RESETS: usize = 1024;
+/// What one HTTP/2 call may have on its way to the broker unread: an append of usual size, so that its sender need not pause.
+pub const HTTP2_STREAM_WINDOW: u32 = 1024 * 1024;
+/// What all calls of a connection may have: an append of the largest size and those behind it.
+pub const HTTP2_CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// Answers of a client that has closed its side of a `Connect` call may take this long.
+pub const LAST_ANSWERS: Duration = Duration::from_secs(60);
+
 /// How long a level `received` ack may stay in memory only (C-16).
 pub const RECEIVED_ACK_PERSIST: Duration = Duration::from_secs(1);
 /// How long a detached session keeps its delivered mark, unless the subscription says otherwise.

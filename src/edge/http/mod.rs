@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use tower::Service as _;
 
-use super::{Face, Peer, auth, ops, sse, ws};
+use super::{Face, Peer, auth, grpc, ops, sse, ws};
 use crate::broker::Principal;
 use crate::types::name::quote;
 use crate::types::{Code, Error, StreamName, SubscriptionName, limits};
@@ -23,7 +23,7 @@ mod cors;
 mod events;
 mod fields;
 mod idempotency;
-mod objects;
+pub(in crate::edge) mod objects;
 mod operations;
 mod producers;
 mod pull;
@@ -135,7 +135,8 @@ fn refuse_key(request: &Request) -> Result<(), Error> {
 #[derive(Clone, Debug)]
 pub struct RequestId(pub Arc<str>);
 
-fn request_id(headers: &HeaderMap) -> Arc<str> {
+/// As the client sent it, where that fits into a log line; else a new one.
+pub(in crate::edge) fn request_id(headers: &HeaderMap) -> Arc<str> {
     let sent = headers.get("x-request-id").map(|v| v.as_bytes());
     match sent.and_then(|bytes| std::str::from_utf8(bytes).ok()) {
         Some(text) if !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_graphic()) => text.into(),
@@ -160,6 +161,9 @@ fn without_trailing_slash(uri: &mut Uri) {
 }
 
 async fn unknown_route(uri: Uri) -> Failure {
+    if grpc::is_service(uri.path()) {
+        return Failure(body::wrong_type_for_grpc());
+    }
     Failure(Error::new(Code::UnknownRoute, format!("There is nothing at {}.", quote(uri.path()))))
 }
 

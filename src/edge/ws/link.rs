@@ -17,7 +17,7 @@ use super::WebSocket;
 use super::clock::{Clock, Due};
 use super::fragments::TooManyFragments;
 use super::outbox::Opcode;
-use crate::edge::Face;
+use crate::edge::{Face, conversation};
 use crate::types::{Code, Error, limits};
 use crate::wire::code;
 
@@ -81,16 +81,8 @@ impl End {
     }
 }
 
-/// What came up.
-#[derive(Debug)]
-pub enum Heard {
-    /// A text or binary message.
-    Message(Message),
-    /// The broker begins to stop. Said once.
-    Draining,
-    /// It is over: call [`Link::finish`].
-    End(End),
-}
+/// What came up: a text or binary message, the broker's stop, or the end, after which [`Link::finish`] is called.
+pub type Heard = conversation::Heard<Message, End>;
 
 /// One WebSocket.
 pub struct Link {
@@ -135,7 +127,7 @@ impl Link {
             && draining.as_mut().poll(cx).is_ready()
         {
             self.draining = None;
-            return Poll::Ready(Heard::Draining);
+            return Poll::Ready(Heard::Leaving(limits::ADMISSION_WAIT));
         }
         if reading {
             self.poll_read(cx)

@@ -13,7 +13,6 @@ use crate::types::name::quote;
 use crate::types::request::{OnGap, SubscribeRequest, Takeover};
 use crate::types::{Error, Result, limits};
 
-mod answers;
 mod clock;
 mod connection;
 mod dialect;
@@ -22,7 +21,6 @@ mod fragments;
 mod handshake;
 mod link;
 mod outbox;
-mod readers;
 
 use dialect::Dialect;
 use handshake::{Subprotocol, Upgrade};

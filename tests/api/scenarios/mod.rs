@@ -1,6 +1,6 @@
 //! One history, told over every carrier: each scenario of the table is played on all of them, and what was heard must be the same.
 //!
-//! A carrier is one adapter (`ws_json.rs`, `ws_proto.rs`, `rest.rs`, `sse.rs`, `client.rs`) and one row in [`Kind`], which lists the steps it
+//! A carrier is one adapter (`ws_json.rs`, `ws_proto.rs`, `grpc.rs`, `rest.rs`, `sse.rs`, `client.rs`) and one row in [`Kind`], which lists the steps it
 //! cannot do. Where a step is lacking, REST or a WebSocket does it for the carrier; a scenario that is about such a step names it in
 //! the table and is not played there.
 
@@ -8,6 +8,7 @@ mod bytes;
 mod carrier;
 mod client;
 mod commits;
+mod grpc;
 mod producers;
 mod pulls;
 mod refused;
@@ -42,7 +43,7 @@ struct Scenario {
 }
 
 /// The carriers of which all ordered pairs are tried.
-const PAIRED: [Kind; 5] = [Kind::WsJson, Kind::WsProto, Kind::Rest, Kind::Client, Kind::Sse];
+const PAIRED: [Kind; 7] = [Kind::WsJson, Kind::WsProto, Kind::GrpcConnect, Kind::GrpcCalls, Kind::Rest, Kind::Client, Kind::Sse];
 
 impl Scenario {
     /// Who plays it, with whom.
@@ -184,6 +185,8 @@ fn what_carriers_cannot_do_is_written_down() {
         println!("{kind:?} cannot {:?}", kind.cannot());
     }
     assert!(Kind::WsJson.cannot() == Kind::WsProto.cannot(), "the two subprotocols say the same things");
+    assert!(Kind::GrpcConnect.cannot() == Kind::WsProto.cannot(), "they carry the same frames");
+    assert!(Kind::GrpcCalls.can(&[Step::Subscribe, Step::AckAnything, Step::Commit, Step::Administer, Step::AppendStamped]));
     assert!(Kind::Client.can(&[Step::Send, Step::Subscribe, Step::Commit, Step::Administer]));
     assert!(Kind::Rest.can(&[Step::Administer, Step::ReadOne, Step::AppendStamped, Step::OpenProducer, Step::OpenCommitProducer]));
     assert!(Kind::Rest.can(&[Step::Subscribe, Step::AckAnything, Step::Commit]), "a pull is a reader like any other");
