@@ -207,7 +207,9 @@ fn an_error_shows_its_code_its_rule_and_what_to_do() {
     let mut request = append("1");
     request["producer"] = json!({"id": "p1", "epoch": 1, "seq": 5});
     let printed = tools::fails(broker.grpcurl(&["-d", &request.to_string()]).args([&broker.address, "tidelog.v1.Broker/Append"]));
-    for part in ["Code: Aborted", "google.rpc.ErrorInfo", r#""reason":"producer_seq_gap""#, r#""domain":"tidelog""#, "tidelog.v1.Error", r#""rule":"P-8""#] {
+    for part in
+        ["Code: FailedPrecondition", "google.rpc.ErrorInfo", r#""reason":"producer_seq_gap""#, r#""domain":"tidelog""#, "tidelog.v1.Error", r#""rule":"P-8""#]
+    {
         assert!(printed.replace(": ", ":").contains(&part.replace(": ", ":")), "`{part}` is not shown:\n{printed}");
     }
     let unknown = tools::fails(broker.grpcurl(&["-d", "{}"]).args([&broker.address, "tidelog.v1.Broker/Dance"]));

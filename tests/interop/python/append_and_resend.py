@@ -17,7 +17,7 @@ again = send(1, 0, '{"n":0}', '{"n":1}')
 assert (again.first_offset, again.last_offset, again.count, again.duplicate) == (0, 1, 2, True), again
 
 hole = refused(lambda: send(1, 5, '{"n":5}'))
-assert (hole.status, hole.error.code, hole.error.rule) == (grpc.StatusCode.ABORTED, "producer_seq_gap", "P-8"), hole
+assert (hole.status, hole.error.code, hole.error.rule) == (grpc.StatusCode.FAILED_PRECONDITION, "producer_seq_gap", "P-8"), hole
 assert hole.error.applied == session.APPLIED_NO and '"expected":2' in hole.error.details, hole
 
 # Somebody who forgot everything asks where it was.

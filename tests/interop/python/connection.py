@@ -35,10 +35,10 @@ say(ack=session.Ack(sub=7, offset=2))
 assert hear("acked").next == 3
 
 # A refusal is a frame; the connection lives on.
-say(append=session.Append(req=20, stream="orders", expected_next_offset=0, events=events("x")))
+say(append=session.Append(req=20, stream="orders", expected_next_offset=0, events=events("7")))
 error = hear("error")
 assert (error.req, error.code, error.applied) == (20, "condition_failed", session.APPLIED_NO), error
-say(append=session.Append(req=21, stream="orders", events=events("y")))
+say(append=session.Append(req=21, stream="orders", events=events("8")))
 assert hear("error").code == "session_poisoned"
 say(resume=session.Resume(req=22, stream="orders"))
 assert hear("resumed").req == 22

@@ -42,6 +42,6 @@ for number, kind in enumerate(["application/grpc-web+proto", "application/grpc-w
     batches = [b for m in messages for b in broker.ReadResponse.FromString(m).batches]
     assert [e.data for b in batches for e in b.events] == [b"1"] and trailers["grpc-status"] == "0", (batches, trailers)
 
-    messages, trailers = call("Append", session.Append(stream="orders", events=events("x"), expected_next_offset=99), kind)
+    messages, trailers = call("Append", session.Append(stream="orders", events=events("7"), expected_next_offset=99), kind)
     assert messages == [] and trailers["grpc-status"] == str(grpc.StatusCode.FAILED_PRECONDITION.value[0]), trailers
     assert trailers["grpc-message"] and trailers["grpc-status-details-bin"], trailers

@@ -8,10 +8,8 @@ from common import *  # noqa: F403
 
 PINGS = (
     ("grpc.keepalive_time_ms", 200),
-    ("grpc.keepalive_timeout_ms", 1000),
-    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.ping_timeout_ms", 1000),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.enable_retries", 0),
 )
 stub, _ = connect(*PINGS)
 calm, _ = connect(("grpc.use_local_subchannel_pool", 1))

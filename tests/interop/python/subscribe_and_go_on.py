@@ -17,8 +17,14 @@ def ack(epoch, offset):
 acked = ack(1, 2)
 assert (acked.offset, acked.next, acked.stale) == (2, 3, False), acked
 beyond = refused(lambda: ack(1, 5))
-assert beyond.error.code == "ack_not_delivered" and beyond.status == grpc.StatusCode.ABORTED, beyond
+assert (beyond.status, beyond.error.code) == (grpc.StatusCode.OUT_OF_RANGE, "ack_beyond_end"), beyond
 call.cancel()
+# Somebody who takes little at a time cannot ack what was not sent.
+narrow, opened = subscribe(stub, "orders", "slow", credit=session.Credit(events=1, bytes=1000))
+take(narrow, 1)
+ahead = refused(lambda: stub.Ack(broker.AckRequest(stream="orders", subscription="slow", epoch=opened.epoch, offset=3), timeout=PATIENCE))
+assert (ahead.status, ahead.error.code, ahead.error.rule) == (grpc.StatusCode.FAILED_PRECONDITION, "ack_not_delivered", "C-10"), ahead
+narrow.cancel()
 
 other, _ = connect(("grpc.use_local_subchannel_pool", 1))
 call, opened = subscribe(other, "orders", "billing")
