@@ -1,8 +1,11 @@
 //! The faces over real sockets, in one process: what goes in, what comes out, and that bad input hurts nobody.
 
 mod auth;
+mod http_appends;
 mod http_bad;
 mod http_good;
+mod http_producers;
+mod http_pull;
 mod limits;
 mod ops;
 mod scenarios;
