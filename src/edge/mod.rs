@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -13,9 +13,11 @@ use tokio_util::task::TaskTracker;
 use crate::broker::Broker;
 
 pub mod auth;
+pub mod callers;
 pub mod http;
 pub mod ops;
 pub mod socket;
+pub mod sse;
 pub mod stats;
 pub mod ws;
 
@@ -34,6 +36,8 @@ pub struct Settings {
     pub metrics_for_operator_only: bool,
     /// Largest request body or message; at most [`limits::MESSAGE_MAX_BYTES`](crate::types::limits::MESSAGE_MAX_BYTES).
     pub message_max_bytes: usize,
+    /// How often a silent event stream says that it is alive; [`limits::PING_EVERY`](crate::types::limits::PING_EVERY) but for tests.
+    pub ping_every: Duration,
 }
 
 /// Where a request came in.
@@ -71,6 +75,11 @@ impl Edge {
         let shared = Arc::new(Shared { broker, settings, stats: Stats::default(), draining, tasks, started: Instant::now() });
         let router = http::router(Face(shared.clone()));
         Self { shared, router }
+    }
+
+    /// The choices made at start.
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
     }
 
     /// Counters, for the listeners.

@@ -108,10 +108,21 @@ pub const PING_EVERY: Duration = Duration::from_secs(20);
 pub const PEER_DEAD: Duration = Duration::from_secs(45);
 /// A socket that drained nothing for this long is `slow_consumer`.
 pub const SOCKET_UNDRAINED: Duration = Duration::from_secs(30);
+/// Bytes the kernel takes for one socket beyond what is on its way. More would be memory for slow readers, and a slow reader would look like
+/// a dead one: the kernel tells us of room only when half of this is gone, so 2 KiB/s must get through to count as taking something.
+pub const SOCKET_UNSENT_BYTES: u32 = 128 * 1024;
 /// More pings than this in ten seconds close the connection (4008).
 pub const PINGS_PER_10_S: u32 = 100;
 /// Open connections in all.
 pub const CONNECTIONS: usize = 10_000;
+/// Open connections of one address that has not shown who it is. Room for an office behind one address, and no more than a fortieth of all.
+pub const CONNECTIONS_PER_ADDRESS: usize = 256;
+/// Of these, connections that have sent no request yet: a browser opens six at once.
+pub const CONNECTIONS_PER_ADDRESS_SILENT: usize = 64;
+/// Frames of one WebSocket message: each costs a header and a turn, so a message in crumbs is an attack.
+pub const WS_FRAGMENTS: u32 = 1024;
+/// How long a browser may remember what a preflight said: the most that Chromium does.
+pub const PREFLIGHT_KEPT: Duration = Duration::from_secs(7200);
 
 /// How long a level `received` ack may stay in memory only (C-16).
 pub const RECEIVED_ACK_PERSIST: Duration = Duration::from_secs(1);

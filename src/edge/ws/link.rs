@@ -15,6 +15,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::WebSocket;
 use super::clock::{Clock, Due};
+use super::fragments::TooManyFragments;
 use super::outbox::Opcode;
 use crate::edge::Face;
 use crate::types::{Code, Error, limits};
@@ -70,6 +71,7 @@ impl End {
     fn of_transport(error: &WsError) -> Self {
         let (number, why) = match error {
             WsError::Capacity(_) => (close::TOO_BIG, "The message is over the limit.".to_owned()),
+            WsError::Io(why) if why.get_ref().is_some_and(|why| why.is::<TooManyFragments>()) => (close::TOO_BIG, TooManyFragments.to_string()),
             WsError::Utf8(_) => (close::INVALID, "The text is not UTF-8.".to_owned()),
             WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return Self::Gone,
             WsError::Protocol(why) => (close::PROTOCOL, why.to_string()),

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::client::RustClient;
 use super::rest::Rest;
 use super::socket::Socket;
+use super::sse::Sse;
 use super::values::{Acked, Append, Commit, Committed, Delivery, Event, Opened, Refusal, Stored, StreamSeen, Subscribe, Subscribed, SubscriptionSeen};
 use super::{ws_json::JsonText, ws_proto::Protobuf};
 
@@ -22,6 +23,8 @@ pub enum Step {
     Administer,
     /// One event by its place.
     ReadOne,
+    /// Raw line ends inside JSON data, as they were sent.
+    ReadLineEnds,
     /// A producer of a stream, or of commits.
     OpenProducer,
     OpenCommitProducer,
@@ -47,9 +50,13 @@ pub enum Step {
     HearTheEnd,
     /// Acknowledge any offset at all and hear the whole answer.
     AckAnything,
+    /// Acknowledge as an ephemeral reader, to hear that it cannot.
+    AckNothing,
     Credit,
     /// Open with more credit than the subscription's own window.
     Widen,
+    /// Open with less.
+    Narrow,
     Commit,
 }
 
@@ -71,23 +78,38 @@ pub enum Kind {
     RestOverHttp2,
     RestOverUnix,
     ClientInJsonOverUnix,
+    Sse,
+    SseOverHttp2,
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] =
-        [Self::WsJson, Self::WsProto, Self::Rest, Self::Client, Self::WsJsonOverUnix, Self::RestOverHttp2, Self::RestOverUnix, Self::ClientInJsonOverUnix];
+    pub const ALL: [Self; 10] = [
+        Self::WsJson,
+        Self::WsProto,
+        Self::Rest,
+        Self::Client,
+        Self::Sse,
+        Self::WsJsonOverUnix,
+        Self::RestOverHttp2,
+        Self::RestOverUnix,
+        Self::ClientInJsonOverUnix,
+        Self::SseOverHttp2,
+    ];
 
     /// The list: what this carrier cannot do.
     pub fn cannot(self) -> &'static [Step] {
         use Step::{
-            AckAnything, Administer, AppendStamped, AppendToId, Credit, Follow, HearTheEnd, Leave, OpenCommitProducer, Pipeline, ReadOne, Rewind, Unary, Widen,
+            AckAnything, AckNothing, Administer, AppendStamped, AppendToId, Credit, Follow, HearTheEnd, Leave, Narrow, OpenCommitProducer, Pipeline,
+            ReadLineEnds, ReadOne, Rewind, Unary, Widen,
         };
         match self {
             // Frames are the data plane; its appends share a session.
             Self::WsJson | Self::WsProto | Self::WsJsonOverUnix => &[Administer, ReadOne, Unary],
             // It has no connection: reads without a subscription keep nothing between two calls, a cursor is moved back by `PUT …/cursor`,
             // the window is the subscription's, a session ends by time, and a pull finds its epoch fenced whoever did it.
-            Self::Rest | Self::RestOverHttp2 | Self::RestOverUnix => &[Pipeline, Credit, Widen, Follow, Rewind, Leave, HearTheEnd],
+            Self::Rest | Self::RestOverHttp2 | Self::RestOverUnix => &[Pipeline, Credit, Widen, Follow, Rewind, Leave, HearTheEnd, AckNothing],
+            // Its events are lines. A reader only listens: its window is the subscription's, and it leaves by hanging up. All else is REST.
+            Self::Sse | Self::SseOverHttp2 => &[ReadLineEnds, Pipeline, Credit, Widen, Narrow, Leave, AckNothing],
             // It numbers, pipelines, resumes, grants and acknowledges by itself, and sends stream ids where it knows them.
             Self::Client | Self::ClientInJsonOverUnix => &[ReadOne, OpenCommitProducer, AppendStamped, AppendToId, Pipeline, AckAnything, Credit],
         }
@@ -107,6 +129,8 @@ impl Kind {
             Self::RestOverHttp2 => Box::new(Rest::http2(at.tcp)),
             Self::RestOverUnix => Box::new(Rest::unix(&at.unix)),
             Self::Client => Box::new(RustClient::binary(at.tcp)),
+            Self::Sse => Box::new(Sse::http1(at.tcp)),
+            Self::SseOverHttp2 => Box::new(Sse::http2(at.tcp)),
             Self::ClientInJsonOverUnix => Box::new(RustClient::json_over_unix(&at.unix)),
         }
     }
