@@ -240,7 +240,7 @@ mod tests {
         let nasty = "\n\ndata: {\"offset\":9}\r\nid: 9\revent: end\0\u{2028}\u{2029}\u{85}\u{b}\u{c}\u{feff}";
         let json = "{\r\n\"a\"\n:\r[1,\n\n2]\t, \"b\":\"\\ud800 \\n\\ndata: x\u{2028}\u{feff}\"}\n";
         let mut builder = EventsBuilder::default();
-        let head = EventRef { kind: &nasty[..40], key: nasty, headers: vec![(nasty, nasty)], ..EventRef::default() };
+        let head = EventRef { kind: nasty, key: nasty, headers: vec![(nasty, nasty)], ..EventRef::default() };
         builder.push(&EventRef { data: json.trim_end().as_bytes(), ..head.clone() }).unwrap();
         builder.push(&EventRef { data: nasty.as_bytes(), encoding: Encoding::Utf8, ..head.clone() }).unwrap();
         builder.push(&EventRef { data: nasty.as_bytes(), encoding: Encoding::Binary, ..head }).unwrap();

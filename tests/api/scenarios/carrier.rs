@@ -25,6 +25,8 @@ pub enum Step {
     Administer,
     /// One event by its place.
     ReadOne,
+    /// Raw line ends inside JSON data, as they were sent.
+    ReadLineEnds,
     /// A producer of a stream, or of commits.
     OpenProducer,
     OpenCommitProducer,
@@ -105,8 +107,8 @@ impl Kind {
     /// The list: what this carrier cannot do.
     pub fn cannot(self) -> &'static [Step] {
         use Step::{
-            AckAnything, AckNothing, Administer, AppendStamped, AppendToId, Credit, Follow, HearTheEnd, Leave, Narrow, OpenCommitProducer, Pipeline, ReadOne,
-            Rewind, Unary, Widen,
+            AckAnything, AckNothing, Administer, AppendStamped, AppendToId, Credit, Follow, HearTheEnd, Leave, Narrow, OpenCommitProducer, Pipeline,
+            ReadLineEnds, ReadOne, Rewind, Unary, Widen,
         };
         match self {
             // Frames are the data plane; its appends share a session.
@@ -114,8 +116,8 @@ impl Kind {
             // It has no connection: reads without a subscription keep nothing between two calls, a cursor is moved back by `PUT …/cursor`,
             // the window is the subscription's, a session ends by time, and a pull finds its epoch fenced whoever did it.
             Self::Rest | Self::RestOverHttp2 | Self::RestOverUnix => &[Pipeline, Credit, Widen, Follow, Rewind, Leave, HearTheEnd, AckNothing],
-            // A reader only listens: its window is the subscription's, and it leaves by hanging up. All else is REST.
-            Self::Sse | Self::SseOverHttp2 => &[Pipeline, Credit, Widen, Narrow, Leave, AckNothing],
+            // Its events are lines. A reader only listens: its window is the subscription's, and it leaves by hanging up. All else is REST.
+            Self::Sse | Self::SseOverHttp2 => &[ReadLineEnds, Pipeline, Credit, Widen, Narrow, Leave, AckNothing],
             // A call names its subscription, and a call of its own has no order with others.
             Self::GrpcCalls | Self::GrpcCallsOverUnix => &[ReadOne, Pipeline, AckNothing, Credit],
             // It numbers, pipelines, resumes, grants and acknowledges by itself, and sends stream ids where it knows them.

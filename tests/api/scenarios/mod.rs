@@ -106,7 +106,7 @@ macro_rules! scenarios {
 
 scenarios! {
     bytes::an_event_comes_back_byte_for_byte_in_every_encoding;
-    bytes::json_data_keeps_its_white_space_numbers_and_escapes;
+    bytes::json_data_keeps_its_white_space_numbers_and_escapes needs [ReadLineEnds];
     bytes::headers_keep_their_order_and_names_their_letters;
     bytes::offsets_are_dense_and_pages_begin_anywhere_in_a_batch;
     bytes::one_event_is_read_by_its_place;
@@ -157,7 +157,7 @@ scenarios! {
     commits::one_refused_part_refuses_the_whole_commit;
     commits::an_ack_that_moves_nothing_refuses_the_commit;
     commits::a_check_holds_a_commit_back;
-    commits::a_fenced_session_commits_nothing;
+    commits::a_fenced_session_commits_nothing needs [Narrow];
     commits::a_producer_of_commits_follows_the_producer_table;
     commits::a_commit_needs_no_producer_and_goes_over_any_carrier needs [Subscribe] in pairs;
     switching::an_event_appended_over_one_carrier_is_read_over_another in pairs;

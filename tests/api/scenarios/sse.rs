@@ -56,8 +56,8 @@ impl Sse {
         if let Some(word) = ask.on_gap {
             query.push(format!("on_gap={word}"));
         }
-        if let Some(n) = ask.log_epoch {
-            query.push(format!("log_epoch={n}"));
+        for (name, number) in [("log_epoch", ask.log_epoch), ("stream_id", ask.stream_id)] {
+            query.extend(number.map(|n| format!("{name}={n}")));
         }
         let place = match &ask.subscription {
             None => "events".to_owned(),
