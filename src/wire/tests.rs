@@ -414,7 +414,9 @@ fn ndjson_lines_are_events_or_their_data() {
 fn an_error_in_a_line_says_which_line_which_field_and_which_byte() {
     use json::Lines::{Data, Events};
     let deep = format!("1\n{}{}", "[".repeat(33), "]".repeat(33));
-    let rows: [(&[u8], json::Lines, Code, u64, &str, Option<u64>); 9] = [
+    // The body and how it is read; code, line, field, column.
+    type Row<'a> = (&'a [u8], json::Lines, Code, u64, &'a str, Option<u64>);
+    let rows: [Row<'_>; 9] = [
         (b"{\"data\":1}\n\n  {\"data\":x}\n", Events, Code::JsonParsingFailed, 3, "events[1]", Some(11)),
         (b"\r\n{\"data\":1,\"colour\":2}", Events, Code::UnknownField, 2, "events[0].colour", None),
         (b"{\"data\":1}\n{\"data\":1,\"headers\":{\"a\":1}}\n", Events, Code::BadParameter, 2, "events[1].headers.a", None),

@@ -35,6 +35,16 @@ async fn pull(broker: &Broker, body: &str) -> Value {
     answer.metadata()
 }
 
+/// A pull that is on its way, on a connection of its own.
+async fn waiting(broker: &Broker, body: &str) -> tokio::task::JoinHandle<Answer> {
+    waiting_at(broker, PULL, body).await
+}
+
+async fn waiting_at(broker: &Broker, path: &str, body: &str) -> tokio::task::JoinHandle<Answer> {
+    let (tcp, path, body) = (broker.tcp().await, path.to_owned(), body.to_owned());
+    tokio::spawn(async move { exchange(tcp, "POST", &path, &[("Content-Type", "application/json")], body.as_bytes()).await })
+}
+
 fn offsets(pulled: &Value) -> Vec<u64> {
     pulled["events"].as_array().unwrap().iter().map(|e| e["offset"].as_u64().unwrap()).collect()
 }
@@ -162,11 +172,7 @@ async fn what_is_pulled_and_not_acknowledged_stays_within_the_window() {
     let full = pull(json!({"epoch": 1, "from": 4})).await;
     assert_eq!((&full["events"], &full["ack_token"], &full["lag"]["events"]), (&json!([]), &json!(null), &json!(6)));
     // An ack over any carrier opens the window, also under a pull that waits.
-    let tcp = broker.tcp().await;
-    let waiting = tokio::spawn(async move {
-        let headers = [("Content-Type", "application/json")];
-        exchange(tcp, "POST", "/v1/streams/s/subscriptions/narrow/pull", &headers, br#"{"epoch":1,"from":4,"wait_s":60}"#).await
-    });
+    let waiting = waiting_at(&broker, &format!("{at}/pull"), r#"{"epoch":1,"from":4,"wait_s":60}"#).await;
     assert_eq!(broker.post(&format!("{at}/ack"), r#"{"epoch":1,"offset":1}"#).await.metadata()["next"], 2);
     let pulled = tokio::time::timeout(PATIENCE, waiting).await.expect("the ack wakes the pull").unwrap().metadata();
     assert_eq!(offsets(&pulled), [4, 5]);
@@ -176,18 +182,11 @@ async fn what_is_pulled_and_not_acknowledged_stays_within_the_window() {
 async fn a_waiting_pull_ends_when_something_comes_and_when_it_is_fenced() {
     let broker = with_events(0).await;
     assert_eq!(offsets(&pull(&broker, r#"{"wait_s":0}"#).await), [0; 0]);
-    let waiting = |body: &'static [u8]| {
-        let tcp = broker.tcp();
-        async move {
-            let tcp = tcp.await;
-            tokio::spawn(async move { exchange(tcp, "POST", PULL, &[("Content-Type", "application/json")], body).await })
-        }
-    };
-    let poll = waiting(br#"{"epoch":1,"wait_s":60}"#).await;
+    let poll = waiting(&broker, r#"{"epoch":1,"wait_s":60}"#).await;
     fill(&broker, 0..1).await;
     let pulled = tokio::time::timeout(PATIENCE, poll).await.expect("the pull ends").unwrap().metadata();
     assert_eq!(offsets(&pulled), [0]);
-    let poll = waiting(br#"{"epoch":1,"from":1,"wait_s":60}"#).await;
+    let poll = waiting(&broker, r#"{"epoch":1,"from":1,"wait_s":60}"#).await;
     // Whether the other comes before or after it began to wait, it is fenced.
     assert_eq!(pull(&broker, "").await["epoch"], 2);
     let fenced = tokio::time::timeout(PATIENCE, poll).await.expect("the pull ends").unwrap();
@@ -215,8 +214,7 @@ async fn a_waiting_pull_ends_empty_when_the_broker_stops_and_with_its_client() {
     };
     tokio::time::timeout(Duration::from_secs(20), alone).await.expect("only the one who asks");
 
-    let tcp = broker.tcp().await;
-    let poll = tokio::spawn(async move { exchange(tcp, "POST", PULL, &[("Content-Type", "application/json")], body.as_bytes()).await });
+    let poll = waiting(&broker, body).await;
     tokio::time::timeout(PATIENCE, opened(2)).await.expect("the next pull has its session");
     broker.server.stop().await.expect("a clean stop");
     let answer = tokio::time::timeout(PATIENCE, poll).await.expect("the pull ends").unwrap();
