@@ -383,7 +383,8 @@ impl Driver {
         while let Ok(input) = self.receiver.try_recv() {
             self.take(input);
         }
-        answers.into_iter().for_each(|answer| answer.send(None));
+        // The last first: a connection waits for its oldest request, so it is woken once, and finds the others answered.
+        answers.into_iter().rev().for_each(|answer| answer.send(None));
     }
 
     /// One engine commit; a stall is waited out, because nothing has been stored then (`storage.md` section 8).

@@ -27,7 +27,7 @@ pub struct Pending<T>(Stage<T>);
 
 enum Stage<T> {
     Known(Option<Result<T>>),
-    Waiting(oneshot::Receiver<Result<T>>),
+    Waiting(oneshot::Receiver<Result<T>>, Outstanding),
     Derived(Pin<Box<dyn Future<Output = Result<T>> + Send>>),
 }
 
@@ -48,7 +48,13 @@ impl<T: Unpin> Future for Pending<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
         match &mut self.0 {
             Stage::Known(result) => Poll::Ready(result.take().unwrap_or_else(|| Err(Error::internal("an answer was asked for twice")))),
-            Stage::Waiting(receiver) => Pin::new(receiver).poll(cx).map(|r| r.unwrap_or_else(|_| Err(lost()))),
+            Stage::Waiting(receiver, outstanding) => {
+                let answer = Pin::new(receiver).poll(cx).map(|r| r.unwrap_or_else(|_| Err(lost())));
+                if answer.is_ready() {
+                    outstanding.end();
+                }
+                answer
+            }
             Stage::Derived(future) => future.as_mut().poll(cx),
         }
     }
@@ -64,25 +70,49 @@ pub struct Connection {
     broker: Broker,
     who: Principal,
     pipes: HashMap<(String, Option<ProducerId>), Arc<Pipe>>,
+    /// The append session used last: a connection mostly goes on with it.
+    last_pipe: Option<(StreamName, Option<ProducerId>, Arc<Pipe>)>,
     /// A frame was so broken that it may have been of any session: those that are used for the first time later are poisoned too.
     spoiled: bool,
     /// At so many append sessions those at rest are forgotten.
     pipes_prune_at: usize,
     outstanding: Arc<AtomicUsize>,
+    /// So many more requests one at a time, and it counts as a caller that always has one outstanding.
+    pipelining: AtomicUsize,
 }
 
-/// Counts a request until its answer is there.
-struct Outstanding(Arc<AtomicUsize>);
+/// After a request beside another one, so many must come alone before a connection counts as one that waits for each answer.
+const ALONE_AGAIN: usize = 16;
+
+/// Counts a request until its answer is there, or nobody waits for it.
+struct Outstanding(Option<Arc<AtomicUsize>>);
+
+impl Outstanding {
+    fn end(&mut self) {
+        if let Some(count) = self.0.take() {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Drop for Outstanding {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.end();
     }
 }
 
 impl Connection {
     pub(super) fn new(broker: Broker, who: Principal) -> Self {
-        Self { broker, who, pipes: HashMap::new(), spoiled: false, pipes_prune_at: limits::APPEND_SESSIONS, outstanding: Arc::default() }
+        Self {
+            broker,
+            who,
+            pipes: HashMap::new(),
+            last_pipe: None,
+            spoiled: false,
+            pipes_prune_at: limits::APPEND_SESSIONS,
+            outstanding: Arc::default(),
+            pipelining: AtomicUsize::new(0),
+        }
     }
 
     /// For whom.
@@ -91,6 +121,18 @@ impl Connection {
     }
 
     fn pipe(&mut self, stream: &StreamName, producer: Option<&ProducerId>) -> Arc<Pipe> {
+        if let Some((last_stream, last_producer, pipe)) = &self.last_pipe
+            && last_stream == stream
+            && last_producer.as_ref() == producer
+        {
+            return pipe.clone();
+        }
+        let pipe = self.find_pipe(stream, producer);
+        self.last_pipe = Some((stream.clone(), producer.cloned(), pipe.clone()));
+        pipe
+    }
+
+    fn find_pipe(&mut self, stream: &StreamName, producer: Option<&ProducerId>) -> Arc<Pipe> {
         // A session at rest that is not poisoned is like one that never was.
         if self.pipes.len() >= self.pipes_prune_at && !self.spoiled {
             self.pipes.retain(|_, pipe| Arc::strong_count(pipe) > 1 || pipe.poisoned.load(Ordering::Relaxed));
@@ -101,16 +143,28 @@ impl Connection {
         self.pipes.entry((stream.folded().into_owned(), producer.cloned())).or_insert_with(new).clone()
     }
 
+    /// Will this caller come back only when it is answered? One that pipelines has nothing outstanding when a whole group answers it, and
+    /// must not be waited for: its burst would fall in step with the syncs, and nothing would happen during either (`decisions.md` section 4).
+    fn is_solo(&self, alone: bool) -> bool {
+        if !alone {
+            self.pipelining.store(ALONE_AGAIN, Ordering::Relaxed);
+            return false;
+        }
+        let left = self.pipelining.load(Ordering::Relaxed);
+        self.pipelining.store(left.saturating_sub(1), Ordering::Relaxed);
+        left == 0
+    }
+
     async fn submit<T: Unpin + Send + 'static>(&self, bytes: usize, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Intent) -> Pending<T> {
         let permit = match self.broker.admit(bytes).await {
             Ok(permit) => permit,
             Err(error) => return Pending::known(Err(error)),
         };
         let (reply, answer) = oneshot::channel();
-        let solo = self.outstanding.fetch_add(1, Ordering::Relaxed) == 0;
-        let counted = Outstanding(self.outstanding.clone());
+        let solo = self.is_solo(self.outstanding.fetch_add(1, Ordering::Relaxed) == 0);
+        let outstanding = Outstanding(Some(self.outstanding.clone()));
         self.broker.submit(make(reply), Some(permit), solo);
-        Pending(Stage::Waiting(answer)).counted(counted)
+        Pending(Stage::Waiting(answer, outstanding))
     }
 
     /// P-1 … P-18.
@@ -210,19 +264,6 @@ impl Connection {
         }
         let request = AckRequest { stream: session.stream().clone(), subscription: subscription.clone(), epoch, offset, level };
         self.submit(0, |reply| Intent::Ack { request, proof: None, level, reply }).await
-    }
-}
-
-impl<T: Unpin + Send + 'static> Pending<T> {
-    fn counted(self, outstanding: Outstanding) -> Self {
-        match self.0 {
-            Stage::Waiting(answer) => Self::derived(async move {
-                let result = answer.await;
-                drop(outstanding);
-                result.unwrap_or_else(|_| Err(lost()))
-            }),
-            other => Self(other),
-        }
     }
 }
 

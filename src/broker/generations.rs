@@ -3,8 +3,13 @@
 //! Every access moves an entry into the young generation, so an entry survives as long as it is used once per turn.
 //! Entries say themselves whether they may go (a cursor with a live session may not).
 
-use std::collections::HashMap;
 use std::hash::Hash;
+
+/// Hash maps of the commit loop, which looks a dozen things up for each append. The seed is new in every process, so nobody outside can
+/// choose names that collide; and what a map holds is bounded.
+pub type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::quality::RandomState>;
+/// The same for sets.
+pub type HashSet<K> = std::collections::HashSet<K, foldhash::quality::RandomState>;
 
 /// May this entry be dropped from memory?
 pub trait Evictable {
@@ -30,7 +35,7 @@ pub struct Generations<K, V> {
 impl<K: Hash + Eq + Clone, V: Evictable> Generations<K, V> {
     /// `capacity` counts one generation.
     pub fn new(capacity: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), capacity: capacity.max(1) }
+        Self { young: HashMap::default(), old: HashMap::default(), capacity: capacity.max(1) }
     }
 
     /// The entry, which counts as used.

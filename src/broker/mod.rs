@@ -280,6 +280,10 @@ impl Broker {
             return Err(draining());
         }
         let share = bytes.clamp(MIN_REQUEST_BYTES, limits::COMMIT_QUEUE_BYTES) as u32;
+        // There is room almost always; a timer is for the rest.
+        if let Ok(permit) = self.inner.room.clone().try_acquire_many_owned(share) {
+            return Ok(permit);
+        }
         match tokio::time::timeout(limits::ADMISSION_WAIT, self.inner.room.clone().acquire_many_owned(share)).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(draining()),

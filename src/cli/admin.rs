@@ -1,4 +1,4 @@
-//! `tidelog stream`, `subscription`, `operation`: the control plane.
+//! `tidelog stream`, `subscription`, `producer`, `operation`: the control plane.
 
 use std::time::Duration;
 
@@ -150,6 +150,36 @@ pub enum Subscription {
     },
 }
 
+/// Producers of a stream.
+#[derive(Debug, Subcommand)]
+pub enum Producer {
+    /// List the producers of a stream
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Its stream
+        stream: String,
+    },
+    /// Describe a producer: epoch, last sequence number
+    #[command(visible_alias = "info")]
+    Show {
+        /// Its stream
+        stream: String,
+        /// Which
+        id: String,
+    },
+    /// Forget a producer: what it stored stays, and is not recognised any more when it is sent again
+    #[command(visible_alias = "delete")]
+    Rm {
+        /// Its stream
+        stream: String,
+        /// Which
+        id: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
 /// Operations.
 #[derive(Debug, Subcommand)]
 pub enum Operation {
@@ -264,6 +294,28 @@ impl Subscription {
                 confirm(&format!("Remove subscription {name} of {stream} and its cursor?"), yes)?;
                 admin.delete_subscription(&stream, &name).await?;
                 said(json, &json!({ "stream": stream, "name": name }), &format!("Removed subscription {name} of {stream}."))
+            }
+        }
+    }
+}
+
+impl Producer {
+    /// Runs the command.
+    pub async fn run(self, client: &Client, json: bool) -> Outcome {
+        let admin = client.admin();
+        match self {
+            Self::Ls { stream } => {
+                let all = admin.producers(Some(&stream)).await?;
+                list(json, &all, &["PRODUCER", "EPOCH", "LAST SEQ", "LAST USED"], |p| {
+                    let last_seq = p.last_seq.map_or_else(|| "-".to_owned(), |seq| seq.to_string());
+                    vec![p.producer.clone(), p.epoch.to_string(), last_seq, p.last_used_at.clone()]
+                })
+            }
+            Self::Show { stream, id } => show(json, &admin.producer(Some(&stream), &id).await?),
+            Self::Rm { stream, id, yes } => {
+                confirm(&format!("Forget producer {id} of {stream}?"), yes)?;
+                admin.delete_producer(Some(&stream), &id).await?;
+                said(json, &json!({ "stream": stream, "producer": id }), &format!("Forgot producer {id} of {stream}."))
             }
         }
     }

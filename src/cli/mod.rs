@@ -55,6 +55,9 @@ enum Command {
     /// Create, list, describe, move and remove subscriptions.
     #[command(subcommand)]
     Subscription(admin::Subscription),
+    /// List, describe and forget the producers of a stream.
+    #[command(subcommand)]
+    Producer(admin::Producer),
     /// Look at background work.
     #[command(subcommand)]
     Operation(admin::Operation),
@@ -132,6 +135,7 @@ async fn run_client(connect: Connect, command: Command) -> Outcome {
         Command::Tail(args) => args.run(&client, connect.json).await,
         Command::Stream(command) => command.run(&client, connect.json).await,
         Command::Subscription(command) => command.run(&client, connect.json).await,
+        Command::Producer(command) => command.run(&client, connect.json).await,
         Command::Operation(command) => command.run(&client, connect.json).await,
         Command::Query(args) => args.run(&client).await,
         Command::Bench(command) => command.run(&client, connect.json).await,
@@ -183,6 +187,9 @@ mod tests {
             "tidelog subscription show orders s",
             "tidelog subscription seek orders s earliest",
             "tidelog subscription rm orders s",
+            "tidelog producer ls orders --json",
+            "tidelog producer show orders p1",
+            "tidelog producer rm orders p1 --yes",
             "tidelog operation show 0b4c",
             "tidelog operation wait 0b4c --timeout 10",
             "tidelog query -X POST -d {} /v1/streams",

@@ -133,6 +133,12 @@ impl Pub {
             tally.add(&appended);
         }
         producer.close().await?;
+        if !named {
+            // Everything has its answer, and nobody else knows this id.
+            if let Err(why) = client.admin().delete_producer(Some(&self.stream), &id).await {
+                eprintln!("Producer {id} could not be removed; it costs one row: {why}");
+            }
+        }
         let (count, elapsed) = progress.finish();
         if json {
             Out::new().json(&json!({

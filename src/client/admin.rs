@@ -77,6 +77,25 @@ pub struct LagObject {
     pub seconds: f64,
 }
 
+/// A producer as the broker describes it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ProducerObject {
+    /// Its id.
+    pub producer: String,
+    /// Of its newest opening.
+    #[serde(default)]
+    pub epoch: u64,
+    /// The last sequence number stored.
+    #[serde(default)]
+    pub last_seq: Option<u64>,
+    /// When it was last used.
+    #[serde(default)]
+    pub last_used_at: String,
+    /// Everything else.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
 /// Background work.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct OperationObject {
@@ -218,6 +237,30 @@ impl Admin {
         self.call(Method::PUT, &format!("{}/cursor", subscription_path(stream, name)), Some(to)).await
     }
 
+    /// The producers of a stream, by id; without a stream the caller's broker-wide ones.
+    ///
+    /// # Errors
+    /// `not_found`, or the connection.
+    pub async fn producers(&self, stream: Option<&str>) -> Result<Vec<ProducerObject>> {
+        self.call(Method::GET, &format!("{}?recursion=1", producers_path(stream)), None).await
+    }
+
+    /// One producer.
+    ///
+    /// # Errors
+    /// `not_found`, or the connection.
+    pub async fn producer(&self, stream: Option<&str>, id: &str) -> Result<ProducerObject> {
+        self.call(Method::GET, &format!("{}/{}", producers_path(stream), segment(id)), None).await
+    }
+
+    /// Forgets a producer: what it stored stays, that it was stored is not known any more.
+    ///
+    /// # Errors
+    /// `not_found`, or the connection.
+    pub async fn delete_producer(&self, stream: Option<&str>, id: &str) -> Result<()> {
+        self.call::<Value>(Method::DELETE, &format!("{}/{}", producers_path(stream), segment(id)), None).await.map(drop)
+    }
+
     /// One operation.
     ///
     /// # Errors
@@ -312,6 +355,10 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 fn subscription_path(stream: &str, name: &str) -> String {
     format!("/v1/streams/{}/subscriptions/{}", segment(stream), segment(name))
+}
+
+fn producers_path(stream: Option<&str>) -> String {
+    stream.map_or_else(|| "/v1/producers".to_owned(), |stream| format!("/v1/streams/{}/producers", segment(stream)))
 }
 
 /// A name as a part of a path. Names that need this are no names of ours, but the broker should be the one to say so.

@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-pub use admin::{Admin, Answer, LagObject, OperationObject, StreamObject, StreamState, SubscriptionObject};
+pub use admin::{Admin, Answer, LagObject, OperationObject, ProducerObject, StreamObject, StreamState, SubscriptionObject};
 pub use backoff::Backoff;
 pub use commit::Committer;
 pub use consumer::{Ack, Consumer, ConsumerBuilder, Delivery};

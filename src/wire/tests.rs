@@ -401,13 +401,49 @@ fn ndjson_lines_are_events_or_their_data() {
     for (body, lines, code) in [
         (&b"{\"data\":1}\n{\"data\":1"[..], json::Lines::Events, Code::JsonParsingFailed),
         (b"{\"data\":1}\n{\"x\":1}", json::Lines::Events, Code::BadParameter),
-        (b"1\n{", json::Lines::Data, Code::BadParameter),
+        (b"1\n{", json::Lines::Data, Code::JsonParsingFailed),
     ] {
         let error = json::parse_ndjson(body, lines).unwrap_err();
         assert_eq!(error.code, code, "{error}");
         assert!(error.details["field"].as_str().unwrap().starts_with("events[1]"), "{error}");
     }
     assert!(json::parse_ndjson(b"\n\n", json::Lines::Data).is_err());
+}
+
+#[test]
+fn an_error_in_a_line_says_which_line_which_field_and_which_byte() {
+    use json::Lines::{Data, Events};
+    let deep = format!("1\n{}{}", "[".repeat(33), "]".repeat(33));
+    // The body and how it is read; code, line, field, column.
+    type Row<'a> = (&'a [u8], json::Lines, Code, u64, &'a str, Option<u64>);
+    let rows: [Row<'_>; 9] = [
+        (b"{\"data\":1}\n\n  {\"data\":x}\n", Events, Code::JsonParsingFailed, 3, "events[1]", Some(11)),
+        (b"\r\n{\"data\":1,\"colour\":2}", Events, Code::UnknownField, 2, "events[0].colour", None),
+        (b"{\"data\":1}\n{\"data\":1,\"headers\":{\"a\":1}}\n", Events, Code::BadParameter, 2, "events[1].headers.a", None),
+        (b"{\"data\":1,\"type\":\"a\",\"type\":\"b\"}", Events, Code::BadParameter, 1, "events[0].type", None),
+        (b"7\n", Events, Code::BadParameter, 1, "events[0]", None),
+        (b"{\"data\":\"\xff\"}", Events, Code::JsonParsingFailed, 1, "events[0]", Some(10)),
+        (b"1\n\n2\n 3 4", Data, Code::JsonParsingFailed, 4, "events[2].data", Some(4)),
+        (b"\"a\xff\"", Data, Code::JsonParsingFailed, 1, "events[0].data", Some(3)),
+        (deep.as_bytes(), Data, Code::BadParameter, 2, "events[1].data", None),
+    ];
+    for (body, lines, code, line, field, column) in rows {
+        let error = json::parse_ndjson(body, lines).unwrap_err();
+        assert_eq!((error.code, error.details["line"].as_u64(), error.details["field"].as_str()), (code, Some(line), Some(field)), "{error}");
+        assert_eq!(error.details.get("column").and_then(|c| c.as_u64()), column, "{error}");
+        assert!(error.message.starts_with(&format!("Line {line}: ")) && !error.message.contains("line 1 column"), "{error}");
+    }
+    let found_later = crate::types::Error::bad("events[1].data", "events[1].data is too much.");
+    assert_eq!(json::in_its_line(found_later, b"1\n\n\n2\n").details["line"], 4);
+    assert!(!json::in_its_line(crate::types::Error::bad("events", "Too many."), b"1").details.contains_key("line"));
+}
+
+#[test]
+fn a_body_that_is_not_json_says_where() {
+    let error = json::parse_append_body(b"{\"events\":[\n {\"data\":1},\n {\"data\":]}").unwrap_err();
+    assert_eq!((error.code, &error.details["line"], &error.details["column"]), (Code::JsonParsingFailed, &3.into(), &10.into()));
+    let error = json::parse_append_body(b"{\n\"a\xff\"}").unwrap_err();
+    assert_eq!((error.code, &error.details["line"], &error.details["column"]), (Code::JsonParsingFailed, &2.into(), &3.into()));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tidelog::types::TimeUs;
 
 use crate::support::{PATIENCE, dev, exchange};
 
@@ -209,6 +210,136 @@ async fn head_works_where_get_does_and_a_trailing_slash_is_ignored() {
     }
     let head = broker.ask("HEAD", "/v1/connect", &[], b"").await;
     assert_eq!((head.status, head.header("allow")), (405, Some("GET")));
+}
+
+#[tokio::test]
+async fn head_has_the_headers_of_get_and_neither_waits_nor_changes_anything() {
+    let broker = dev().await;
+    assert_eq!(broker.post("/v1/streams", r#"{"name":"s"}"#).await.status, 201);
+    assert_eq!(broker.post("/v1/producers", r#"{"producer":"tx"}"#).await.status, 201);
+    let operation = broker.ask("DELETE", "/v1/streams/s", &[], b"").await;
+    let operation = operation.header("location").unwrap().to_owned();
+    assert_eq!(broker.get(&format!("{operation}/wait")).await.metadata()["status"], "Success");
+    assert_eq!(broker.post("/v1/streams/t/events", r#"{"events":[{"data":1}]}"#).await.status, 201);
+    assert_eq!(broker.post("/v1/streams/t/subscriptions", r#"{"name":"b","start":"latest"}"#).await.status, 201);
+    assert_eq!(broker.post("/v1/streams/t/producers", r#"{"producer":"p"}"#).await.status, 201);
+    for path in [
+        "/",
+        "/v1/version",
+        "/v1/streams",
+        "/v1/streams?recursion=1",
+        "/v1/streams/t",
+        "/v1/streams/t?recursion=1",
+        "/v1/streams/t/events",
+        "/v1/streams/t/events/0",
+        "/v1/streams/t/events/last",
+        "/v1/streams/t/subscriptions",
+        "/v1/streams/t/producers",
+        "/v1/streams/t/producers/p",
+        "/v1/producers",
+        "/v1/producers/tx",
+        &operation,
+        &format!("{operation}/wait"),
+        "/livez",
+        "/readyz",
+        // Refusals have headers too.
+        "/v1/streams/none",
+        "/v1/streams/none/events",
+        "/v1/streams/t/events/7",
+        "/v1/streams/t/producers/none",
+        "/v1/nothing",
+        "/v1/streams?limit=0",
+        "/v1/operations",
+    ] {
+        let (get, head) = (broker.get(path).await, broker.ask("HEAD", path, &[], b"").await);
+        assert_eq!((head.status, head.body.len()), (get.status, 0), "{path}");
+        for name in ["content-type", "content-length", "allow", "location"] {
+            assert_eq!(head.header(name), get.header(name), "{name} of {path}");
+        }
+    }
+    // Nobody waits for an answer that has no body.
+    for path in ["/v1/streams/t/events?after=0&wait=60", "/v1/streams/t/events?from=latest&wait=60"] {
+        let head = tokio::time::timeout(PATIENCE, broker.ask("HEAD", path, &[], b"")).await.expect("a HEAD does not wait");
+        assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
+    }
+    for path in ["/v1/streams/t/subscriptions/b/pull", "/v1/streams/t/subscriptions/b/ack", "/v1/commit", "/v1/streams/t/trim"] {
+        let head = broker.ask("HEAD", path, &[], b"").await;
+        assert_eq!((head.status, head.header("allow"), head.body.len()), (405, Some("POST"), 0), "{path}");
+    }
+    assert_eq!(broker.get("/v1/streams").await.metadata(), json!(["/v1/streams/t"]), "a HEAD makes no stream");
+    assert_eq!(broker.get("/v1/streams/t/subscriptions/b").await.metadata()["epoch"], 0, "nor opens a session");
+}
+
+#[tokio::test]
+async fn head_is_as_empty_over_http2() {
+    let broker = dev().await;
+    let http = reqwest::Client::builder().http2_prior_knowledge().no_proxy().timeout(PATIENCE).build().unwrap();
+    for path in ["/v1/version", "/v1/streams", "/v1/streams/none", "/v1/nothing", "/livez"] {
+        let url = format!("{}{path}", broker.server.url());
+        let (get, head) = (http.get(&url).send().await.unwrap(), http.head(&url).send().await.unwrap());
+        assert_eq!((get.status(), get.version()), (head.status(), http::Version::HTTP_2), "{path}");
+        let length = head.headers().get("content-length").map(|v| v.to_str().unwrap().parse::<usize>().unwrap());
+        assert_eq!((head.bytes().await.unwrap().len(), length), (0, Some(get.bytes().await.unwrap().len())), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_shows_its_subscriptions_when_asked() {
+    let broker = dev().await;
+    assert_eq!(broker.post("/v1/streams/s/events", r#"{"events":[{"data":1}]}"#).await.status, 201);
+    assert_eq!(broker.get("/v1/streams/s?recursion=1").await.metadata()["subscriptions"], json!([]));
+    for name in ["b", "a"] {
+        assert_eq!(broker.post("/v1/streams/s/subscriptions", &json!({"name": name}).to_string()).await.status, 201);
+    }
+    let mut whole = broker.get("/v1/streams/s?recursion=1").await.metadata();
+    // Ages differ from call to call.
+    for (of, name) in whole["subscriptions"].as_array_mut().unwrap().iter_mut().zip(["a", "b"]) {
+        let mut alone = broker.get(&format!("/v1/streams/s/subscriptions/{name}")).await.metadata();
+        of["lag"]["seconds"] = json!(0);
+        alone["lag"]["seconds"] = json!(0);
+        assert_eq!(*of, alone);
+    }
+    whole.as_object_mut().unwrap().remove("subscriptions");
+    assert_eq!(whole, broker.get("/v1/streams/s").await.metadata(), "the rest is the stream as it is without");
+    assert_eq!(broker.get("/v1/streams/s?recursion=0").await.metadata().get("subscriptions"), None);
+    assert_eq!(broker.get("/v1/streams/s?recursion=2").await.code(), "bad_parameter");
+}
+
+#[tokio::test]
+async fn reads_begin_at_times_between_before_and_after_events_also_where_some_are_gone() {
+    let broker = dev().await;
+    for n in 0..4 {
+        assert_eq!(broker.post("/v1/streams/s/events", &json!({"events": [{"data": n}, {"data": n}]}).to_string()).await.status, 201);
+    }
+    let events = broker.get("/v1/streams/s/events").await.metadata()["events"].as_array().unwrap().clone();
+    let time = |offset: usize| TimeUs::parse(events[offset]["time"].as_str().unwrap()).unwrap();
+    assert!(time(0) < time(2) && time(2) < time(4) && time(4) < time(6), "batches that waited for each other have times of their own");
+    let first = async |at: TimeUs| {
+        let read = broker.get(&format!("/v1/streams/s/events?from={at}&limit=1")).await.metadata();
+        read["events"][0]["offset"].as_u64()
+    };
+    let after = |offset: usize| TimeUs(time(offset).0 + 1);
+    let before = |offset: usize| TimeUs(time(offset).0 - 1);
+    assert_eq!((first(TimeUs(0)).await, first(before(0)).await, first(time(0)).await), (Some(0), Some(0), Some(0)));
+    assert_eq!((first(after(1)).await, first(before(2)).await, first(time(3)).await), (Some(2), Some(2), Some(2)), "a batch has one time");
+    assert_eq!((first(time(7)).await, first(after(7)).await), (Some(6), None));
+    assert_eq!(broker.get(&format!("/v1/streams/s/events?from={}", after(7))).await.metadata()["after"], 7);
+
+    assert_eq!(broker.post("/v1/streams/s/trim", r#"{"before_offset":5}"#).await.status, 200);
+    assert_eq!((first(TimeUs(0)).await, first(time(2)).await, first(time(4)).await, first(time(6)).await), (Some(5), Some(5), Some(5), Some(6)));
+    for (which, offset) in [("first", 5), ("last", 7), ("-1", 7), ("-3", 5)] {
+        assert_eq!(broker.get(&format!("/v1/streams/s/events/{which}")).await.metadata()["offset"], offset, "{which}");
+    }
+    assert_eq!(broker.get("/v1/streams/s/events/-4").await.code(), "not_found", "it would be one that is gone");
+    for _ in 0..50 {
+        assert!((5..8).contains(&broker.get("/v1/streams/s/events/random").await.metadata()["offset"].as_u64().unwrap()));
+    }
+    assert_eq!(broker.post("/v1/streams/s/trim", r#"{"before_offset":8}"#).await.status, 200);
+    assert_eq!((first(TimeUs(0)).await, first(after(7)).await), (None, None));
+    for which in ["first", "last", "random", "-1"] {
+        let answer = broker.get(&format!("/v1/streams/s/events/{which}")).await;
+        assert_eq!((answer.status, answer.code().as_str()), (404, "stream_empty"), "{which}");
+    }
 }
 
 #[tokio::test]

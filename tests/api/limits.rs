@@ -49,6 +49,45 @@ async fn ten_thousand_events_are_one_batch_and_one_more_is_not() {
 }
 
 #[tokio::test]
+async fn a_commit_has_at_most_64_streams_and_256_acks() {
+    let broker = dev().await;
+    let appends = |n: usize| json!({"appends": (0..n).map(|i| json!({"stream": format!("s{i}"), "events": [{"data": 1}]})).collect::<Vec<_>>()}).to_string();
+    for within in [63, 64] {
+        assert_eq!(broker.post("/v1/commit", &appends(within)).await.status, 200, "{within}");
+    }
+    let answer = broker.post("/v1/commit", &appends(65)).await;
+    assert_eq!((answer.status, answer.code().as_str(), &answer.json()["metadata"]["rule"]), (413, "txn_too_large", &json!("T-6")));
+    // Each to a subscription that is not there: the limit is looked at before.
+    let acks = |n: usize| {
+        let ack = |i: usize| json!({"stream": "s0", "subscription": format!("b{i}"), "epoch": 1, "offset": 0});
+        json!({"acks": (0..n).map(ack).collect::<Vec<_>>()}).to_string()
+    };
+    for within in [255, 256] {
+        assert_eq!(broker.post("/v1/commit", &acks(within)).await.code(), "txn_part_failed", "{within}");
+    }
+    assert_eq!(broker.post("/v1/commit", &acks(257)).await.code(), "txn_too_large");
+}
+
+#[tokio::test]
+async fn a_body_of_a_pull_an_ack_or_a_commit_has_the_limit_of_every_body() {
+    let broker = start(Mode::Dev, |config| config.raw.limits.message_bytes = 200).await;
+    assert_eq!(broker.post("/v1/streams", r#"{"name":"s"}"#).await.status, 201);
+    assert_eq!(broker.post("/v1/streams/s/subscriptions", r#"{"name":"b"}"#).await.status, 201);
+    for (path, body, status) in [
+        ("/v1/streams/s/subscriptions/b/pull", "{}", 200),
+        ("/v1/streams/s/subscriptions/b/ack", r#"{"ack_token":"x"}"#, 400),
+        ("/v1/streams/s/producers", r#"{"producer":"p"}"#, 201),
+        ("/v1/producers", r#"{"producer":"p"}"#, 201),
+        ("/v1/commit", r#"{"appends":[{"stream":"s","events":[{"data":1}]}]}"#, 200),
+    ] {
+        let padded = |n: usize| format!("{body}{}", " ".repeat(n - body.len()));
+        assert_eq!(broker.post(path, &padded(200)).await.status, status, "{path}");
+        let answer = broker.post(path, &padded(201)).await;
+        assert_eq!((answer.status, answer.code().as_str()), (413, "too_large"), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn data_may_nest_32_levels() {
     let broker = dev().await;
     let body = |depth: usize| format!("{{\"events\":[{{\"data\":{}{}}}]}}", "[".repeat(depth), "]".repeat(depth));

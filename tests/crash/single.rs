@@ -1,7 +1,9 @@
 //! Questions to one process: is it a release, does it stop well, does it finish what it began, does it keep others out.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Map;
@@ -182,4 +184,48 @@ async fn an_open_connection_hears_why_it_ends_when_the_broker_stops() {
     };
     assert!(matches!(end, Error::Connection { .. } | Error::Server { .. }) && end.is_retryable(), "{end:?}");
     assert_eq!(broker.wait().code(), Some(0));
+}
+
+/// What a command of the binary said, with `input` on its stdin.
+fn run(data: &Path, arguments: &[&str], input: &str) -> std::process::Output {
+    let mut command = tidelog();
+    command.arg("--socket").arg(Broker::socket_of(data)).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it runs");
+    child.stdin.take().expect("stdin is piped").write_all(input.as_bytes()).expect("it reads");
+    child.wait_with_output().expect("it ends")
+}
+
+#[tokio::test]
+async fn pub_from_stdin_removes_its_random_producer_and_keeps_a_named_one() {
+    let (dir, mut broker, client) = broker_with("s", 0).await;
+    let data = dir.path().join("data");
+    let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    for round in 1..=2u64 {
+        let output = run(&data, &["pub", "s", "-", "--no-progress"], "a\nb\nc\n");
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert_eq!(client.admin().stream("s").await.expect("the stream").state.next_offset, 3 * round, "without a name it is stored again");
+        assert!(client.admin().producers(Some("s")).await.expect("a list").is_empty(), "the random producer is gone");
+    }
+    // A line that cannot be an event ends the command; what came before has its answer, so the producer is not needed either.
+    let output = run(&data, &["pub", "s", "-", "--no-progress", "--format", "json"], "1\n{\n");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(client.admin().producers(Some("s")).await.expect("a list").is_empty());
+    for _ in 0..2 {
+        let output = run(&data, &["pub", "s", "-", "--no-progress", "--producer", "p1"], "d\ne\n");
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    }
+    assert_eq!(client.admin().stream("s").await.expect("the stream").state.next_offset, 9, "with a name each line is stored once");
+    let producer = client.admin().producer(Some("s"), "p1").await.expect("it stays");
+    assert_eq!((producer.producer.as_str(), producer.last_seq), ("p1", Some(1)));
+
+    let listed = run(&data, &["producer", "ls", "s", "--json"], "");
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("one line of JSON");
+    assert_eq!((&listed["producer"], &listed["last_seq"]), (&"p1".into(), &1.into()));
+    let table = String::from_utf8(run(&data, &["producer", "ls", "s"], "").stdout).expect("text");
+    assert!(table.starts_with("PRODUCER  EPOCH  LAST SEQ  LAST USED\np1"), "{table}");
+    assert!(String::from_utf8_lossy(&run(&data, &["producer", "show", "s", "p1"], "").stdout).contains("last_seq"));
+    assert_eq!(run(&data, &["producer", "rm", "s", "p1", "--yes"], "").status.code(), Some(0));
+    let gone = run(&data, &["producer", "rm", "s", "p1", "--yes"], "");
+    assert_eq!((gone.status.code(), said(&gone).contains("p1")), (Some(3), true), "{}", said(&gone));
+    assert_eq!(broker.stop().code(), Some(0));
 }

@@ -158,9 +158,11 @@ impl State {
                 .resource(resource()));
         }
         if limit != 0 && events.largest() as u64 > limit {
-            return Err(Error::new(Code::TooLarge, format!("An event has {} bytes of data; stream {name} takes up to {limit}.", events.largest()))
+            let first = (0..).zip(events.iter()).find(|(_, event)| event.data.len() as u64 > limit);
+            let (index, size) = first.map_or((0, events.largest()), |(index, event)| (index, event.data.len()));
+            return Err(Error::new(Code::TooLarge, format!("events[{index}].data is {size} bytes; stream {name} takes up to {limit}."))
                 .rule("P-9")
-                .detail("field", "events")
+                .detail("field", format!("events[{index}].data"))
                 .detail("limit", limit)
                 .resource(resource()));
         }

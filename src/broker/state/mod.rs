@@ -10,7 +10,6 @@ mod keys;
 mod sessions;
 mod streams;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use uuid::Uuid;
 
 use super::clock::{Clock, Now};
 use super::cursor::{Cursor, Mark};
-use super::generations::{Evictable, Generations};
+use super::generations::{Evictable, Generations, HashMap, HashSet};
 use super::intent::{Answer, Intent, Pipe};
 use super::producer::Producer;
 use super::shared::{Bounds, News, Registry};
@@ -225,12 +224,12 @@ impl State {
             sub_names: Generations::new(hot),
             cursors: Generations::new(hot),
             keys: Generations::new(hot),
-            dirty: HashSet::new(),
+            dirty: HashSet::default(),
             dirty_since: None,
             full: None,
             group: Group::default(),
             unsettled: Vec::new(),
-            undo: HashMap::new(),
+            undo: HashMap::default(),
             hopeful: Vec::new(),
             stable_counters: counters,
             counters,

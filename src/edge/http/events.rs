@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 
 use super::body::{self, NoBody};
-use super::{Broker, Caller, Face, NoQuery, Path, Query, Reply, objects, refuse_conditions, reply, subscriptions};
+use super::{Broker, Caller, Face, NoQuery, Path, Query, Reply, idempotency, objects, refuse_preconditions, reply, subscriptions};
 use crate::broker::{ReadFrom, ReadReply, ReadRequest, Which};
 use crate::edge::auth;
 use crate::types::name::quote;
 use crate::types::request::{AppendRequest, Start};
-use crate::types::{Code, Encoding, Error, EventRef, Events, EventsBuilder, Result, StreamName, limits};
+use crate::types::{Code, Encoding, Error, EventRef, Events, EventsBuilder, IdempotencyKey, Result, StreamName, limits};
 use crate::wire::json::{self, AppendBody, Lines};
 
 /// How the body of an append is to be read.
@@ -59,10 +59,18 @@ impl Form {
             }
         }
     }
+
+    /// Names the line of the event that the broker refused, where events are lines.
+    fn locate(&self, why: Error, body: &[u8]) -> Error {
+        match self {
+            Self::Lines(_) => json::in_its_line(why, body),
+            Self::Json | Self::Raw { .. } => why,
+        }
+    }
 }
 
-/// What an append brings: its form and its body. Checked in the order of `surfaces.md` 5.6.
-pub struct Sent(Form, Bytes);
+/// What an append brings: its form, its key against repetition, its body. Checked in the order of `surfaces.md` 5.6.
+pub struct Sent(Form, Option<IdempotencyKey>, Bytes);
 
 impl FromRequest<Face> for Sent {
     type Rejection = NoBody;
@@ -75,31 +83,44 @@ impl FromRequest<Face> for Sent {
             auth::check_no_key_in(parts.uri.query())?; // `key` is the event's key on raw bodies only
         }
         query.finish()?;
-        refuse_conditions(&parts.headers)?;
-        Ok(Self(form, body::read(body, &parts.headers, face.settings().message_max_bytes).await?))
+        refuse_preconditions(&parts.headers)?;
+        let key = idempotency::key(&parts.headers)?;
+        Ok(Self(form, key, body::read(body, &parts.headers, face.settings().message_max_bytes).await?))
     }
 }
 
 /// `POST …/events`
-pub async fn append(State(face): Broker, Caller(who): Caller, path: Path, Sent(form, body): Sent) -> Result<Response, super::Failure> {
+pub async fn append(State(face): Broker, Caller(who): Caller, path: Path, Sent(form, key, body): Sent) -> Result<Response, super::Failure> {
     let stream = path.stream()?;
-    let appended = face.broker().append(&who, form.read(stream.clone(), &body)?).await?;
-    let metadata = reply::text(&objects::appended(&appended))?;
+    let request = form.read(stream.clone(), &body)?;
+    let answer = match &key {
+        None => face.broker().append(&who, request).await.map(|appended| (appended, None)),
+        Some(key) => face.broker().append_once(&who, request, key).await.map(|(appended, until)| (appended, Some(until))),
+    };
+    let (appended, until) = answer.map_err(|why| form.locate(why, &body))?;
+    let metadata = reply::text(&objects::appended(&appended, until))?;
     let at = appended.first_offset.map(|offset| format!("{}/events/{offset}", objects::stream_url(&stream)));
-    Ok(match (appended.duplicate, at) {
+    let mut response = match (appended.duplicate, at) {
         (false, Some(location)) => Reply::Created { metadata, location, id: None }.into_response(),
         _ => Reply::Sync { metadata, next: None }.into_response(),
-    })
+    };
+    if key.is_some() && appended.duplicate {
+        idempotency::replayed(&mut response);
+    }
+    Ok(response)
 }
 
 /// `GET …/events`
-pub async fn read(State(face): Broker, Caller(who): Caller, path: Path, mut query: Query, headers: HeaderMap) -> reply::Result {
+pub async fn read(State(face): Broker, Caller(who): Caller, path: Path, method: Method, mut query: Query, headers: HeaderMap) -> reply::Result {
     if headers.get(header::ACCEPT).is_some_and(|v| v.as_bytes() == b"text/event-stream") {
         return Err(Error::new(Code::NotImplemented, "Server-sent events are not built yet; read JSON with `wait`, or use /v1/connect.").into());
     }
-    let request = read_request(&mut query)?;
+    let mut request = read_request(&mut query)?;
     query.finish()?;
     let stream = path.stream()?;
+    if method == Method::HEAD {
+        request.wait = Duration::ZERO; // nobody would hear what it waited for
+    }
     // A long poll also ends, with nothing, when the broker stops or the client goes away.
     let reply = face.broker().read(&who, &stream, request).await?;
     Ok(Reply::Sync { metadata: rendered(&stream, &reply), next: None })

@@ -46,7 +46,7 @@ impl<'a> Fields<'a> {
             if text.trim().is_empty() {
                 failed("The body is empty; send a JSON object.".into())
             } else {
-                failed(format!("The body is not a JSON object: {e}."))
+                failed(format!("The body is not a JSON object: {e}.")).detail("line", e.line()).detail("column", e.column())
             }
         })?;
         for (i, (name, _)) in pairs.iter().enumerate() {
@@ -86,6 +86,27 @@ impl<'a> Fields<'a> {
     /// `bad_parameter`.
     pub fn need<T: DeserializeOwned>(&mut self, name: &str, expected: &str) -> Result<T> {
         self.take(name, expected)?.ok_or_else(|| Error::bad(name, format!("Field {name} is missing; it must be {expected}.")))
+    }
+
+    /// A whole number within bounds.
+    ///
+    /// # Errors
+    /// `bad_parameter`, naming the bounds.
+    pub fn take_number(&mut self, name: &str, min: u64, max: u64) -> Result<Option<u64>> {
+        let expected = format!("a whole number from {min} to {max}");
+        match self.take::<u64>(name, &expected)? {
+            Some(n) if !(min..=max).contains(&n) => Err(Error::bad(name, format!("Field {name} is {n}; it must be {expected}."))),
+            within => Ok(within),
+        }
+    }
+
+    /// A word of a closed list; `words` says which.
+    ///
+    /// # Errors
+    /// `bad_parameter`.
+    pub fn take_word<T>(&mut self, name: &str, parse: impl Fn(&str) -> Option<T>, words: &str) -> Result<Option<T>> {
+        let Some(text) = self.take::<String>(name, words)? else { return Ok(None) };
+        parse(&text).map(Some).ok_or_else(|| Error::bad(name, format!("Field {name} is {}; it must be {words}.", quote(&text))))
     }
 
     /// These exist on the object but only the server sets them.
@@ -179,6 +200,18 @@ mod tests {
         assert_eq!(field(Fields::parse(b"{}").unwrap().need::<u64>("a", "a number").unwrap_err()), (Code::BadParameter, "a".into()));
         assert_eq!(field(Fields::parse(br#"{"b":1}"#).unwrap().finish().unwrap_err()), (Code::UnknownField, "b".into()));
         assert_eq!(field(Fields::parse(br#"{"id":1}"#).unwrap().refuse_read_only(&["id"]).unwrap_err()), (Code::ReadOnlyField, "id".into()));
+    }
+
+    #[test]
+    fn numbers_and_words_are_held_to_their_lists() {
+        let number = |body: &str| Fields::parse(body.as_bytes()).unwrap().take_number("n", 1, 10);
+        assert_eq!((number(r#"{"n":1}"#), number(r#"{"n":10}"#), number("{}")), (Ok(Some(1)), Ok(Some(10)), Ok(None)));
+        for bad in [r#"{"n":0}"#, r#"{"n":11}"#, r#"{"n":-1}"#, r#"{"n":"1"}"#, r#"{"n":1.0}"#, r#"{"n":99999999999999999999}"#] {
+            assert!(number(bad).unwrap_err().message.contains("from 1 to 10"), "{bad}");
+        }
+        let word = |body: &str| Fields::parse(body.as_bytes()).unwrap().take_word("w", |w| (w == "yes").then_some(true), "yes");
+        assert_eq!((word(r#"{"w":"yes"}"#), word("{}")), (Ok(Some(true)), Ok(None)));
+        assert!(word(r#"{"w":"no"}"#).is_err() && word(r#"{"w":true}"#).is_err());
     }
 
     #[test]

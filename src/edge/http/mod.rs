@@ -17,10 +17,14 @@ use crate::types::{Code, Error, StreamName, SubscriptionName, limits};
 
 mod about;
 mod body;
+mod commit;
 mod events;
 mod fields;
+mod idempotency;
 pub(in crate::edge) mod objects;
 mod operations;
+mod producers;
+mod pull;
 mod query;
 pub mod reply;
 mod streams;
@@ -39,7 +43,7 @@ pub fn router(face: Face) -> Router {
         .route("/", get(about::root))
         .route("/v1", get(about::server).put(unbuilt).patch(unbuilt))
         .route("/v1/version", get(about::version))
-        .route("/v1/connect", get(ws::connect).head(websocket_only))
+        .route("/v1/connect", get(ws::connect).head(websocket_only).fallback(websocket_only))
         .route("/v1/streams", get(streams::list).post(streams::create))
         .route(STREAM, get(streams::show).delete(streams::delete).put(unbuilt).patch(unbuilt).post(unbuilt))
         .route(&under(STREAM, "/events"), get(events::read).post(events::append))
@@ -49,12 +53,13 @@ pub fn router(face: Face) -> Router {
         .route(&under(STREAM, "/subscriptions"), get(subscriptions::list).post(subscriptions::create))
         .route(SUBSCRIPTION, get(subscriptions::show).delete(subscriptions::delete).put(unbuilt).patch(unbuilt))
         .route(&under(SUBSCRIPTION, "/cursor"), get(subscriptions::cursor).put(subscriptions::seek))
-        .route(&under(SUBSCRIPTION, "/connect"), get(ws::connect_one).head(websocket_only))
+        .route(&under(SUBSCRIPTION, "/connect"), get(ws::connect_one).head(websocket_only).fallback(websocket_only))
         .route("/v1/operations", get(unbuilt))
         .route("/v1/operations/{operation}", get(operations::show).delete(operations::cancel))
         .route("/v1/operations/{operation}/wait", get(operations::wait))
-        .route("/v1/commit", post(unbuilt))
-        .route("/v1/producers", post(unbuilt))
+        .route("/v1/commit", post(commit::commit))
+        .route("/v1/producers", get(producers::list).post(producers::open))
+        .route("/v1/producers/{producer}", get(producers::show).delete(producers::delete))
         .route("/livez", get(ops::livez))
         .route("/healthz", get(ops::livez))
         .route("/readyz", get(ops::readyz))
@@ -62,16 +67,15 @@ pub fn router(face: Face) -> Router {
     for action in ["/purge", "/compact", "/export", "/import"] {
         routes = routes.route(&under(STREAM, action), post(unbuilt));
     }
-    for action in ["/pull", "/ack"] {
-        routes = routes.route(&under(SUBSCRIPTION, action), post(unbuilt));
-    }
     routes = routes
-        .route(&under(STREAM, "/producers"), get(unbuilt).post(unbuilt))
-        .route(&under(STREAM, "/producers/{producer}"), get(unbuilt).delete(unbuilt))
+        .route(&under(SUBSCRIPTION, "/pull"), post(pull::pull))
+        .route(&under(SUBSCRIPTION, "/ack"), post(pull::ack))
+        .route(&under(STREAM, "/producers"), get(producers::list).post(producers::open))
+        .route(&under(STREAM, "/producers/{producer}"), get(producers::show).delete(producers::delete))
         .route(&under(STREAM, "/rights"), get(unbuilt))
         .route(&under(STREAM, "/rights/{principal}"), put(unbuilt).get(unbuilt).delete(unbuilt));
     if face.settings().dev {
-        routes = routes.route("/echo", get(ws::echo).head(websocket_only));
+        routes = routes.route("/echo", get(ws::echo).head(websocket_only).fallback(websocket_only));
     }
     routes.fallback(unknown_route).method_not_allowed_fallback(method_not_found).with_state(face)
 }
@@ -80,6 +84,7 @@ pub fn router(face: Face) -> Router {
 pub async fn handle(face: Face, mut router: Router, peer: Peer, mut request: Request) -> Response {
     let began = std::time::Instant::now();
     let id = request_id(request.headers());
+    let head = request.method() == Method::HEAD;
     // The path only: people put secrets into queries.
     let span = tracing::debug_span!("request", id = &*id, method = %request.method(), path = request.uri().path());
     without_trailing_slash(request.uri_mut());
@@ -93,7 +98,10 @@ pub async fn handle(face: Face, mut router: Router, peer: Peer, mut request: Req
             Err(never) => match never {},
         },
     };
-    let response = span.in_scope(|| reply::finish(response, &id));
+    let mut response = span.in_scope(|| reply::finish(response, &id));
+    if head {
+        reply::without_body(&mut response);
+    }
     tracing::debug!(parent: &span, status = response.status().as_u16(), ms = began.elapsed().as_millis() as u64, "answered");
     face.stats().request(response.status().is_client_error() || response.status().is_server_error());
     response
@@ -157,6 +165,7 @@ async fn websocket_only(method: Method, uri: Uri) -> Response {
 
 /// An address of the plan whose day has not come.
 async fn unbuilt(_: Caller, method: Method, uri: Uri) -> Failure {
+    let method = if method == Method::HEAD { Method::GET } else { method }; // as long as the answer to that
     Failure(Error::new(Code::NotImplemented, format!("{method} {} is not built yet.", uri.path())))
 }
 
@@ -165,10 +174,21 @@ async fn unbuilt(_: Caller, method: Method, uri: Uri) -> Failure {
 /// # Errors
 /// `not_implemented`, naming the header.
 fn refuse_conditions(headers: &HeaderMap) -> Result<(), Error> {
-    for name in ["if-match", "if-none-match", "x-if-configuration-matches", "idempotency-key"] {
-        if headers.contains_key(name) {
-            return Err(Error::new(Code::NotImplemented, format!("Header {name} is not built yet; leave it out.")).detail("field", name));
-        }
+    refuse_preconditions(headers)?;
+    refuse_header(headers, idempotency::HEADER)
+}
+
+/// As [`refuse_conditions`], where an idempotency key is kept.
+///
+/// # Errors
+/// `not_implemented`, naming the header.
+fn refuse_preconditions(headers: &HeaderMap) -> Result<(), Error> {
+    ["if-match", "if-none-match", "x-if-configuration-matches"].into_iter().try_for_each(|name| refuse_header(headers, name))
+}
+
+fn refuse_header(headers: &HeaderMap, name: &str) -> Result<(), Error> {
+    if headers.contains_key(name) {
+        return Err(Error::new(Code::NotImplemented, format!("Header {name} is not built here yet; leave it out.")).detail("field", name));
     }
     Ok(())
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::broker::{OperationInfo, StreamInfo, StreamStatus, SubscriptionInfo};
+use crate::broker::{OperationInfo, ProducerInfo, StreamInfo, StreamStatus, SubscriptionInfo};
 use crate::types::id::OPERATOR_USER;
-use crate::types::reply::{Appended, Lag};
-use crate::types::{OperationId, StreamName, SubscriptionName};
+use crate::types::reply::{Acked, Appended, Committed, Lag, ProducerOpened};
+use crate::types::{OperationId, ProducerId, StreamName, SubscriptionName, TimeUs};
 
 /// Address of a stream.
 pub fn stream_url(name: &StreamName) -> String {
@@ -18,6 +18,16 @@ pub fn stream_url(name: &StreamName) -> String {
 /// Address of a subscription.
 pub fn subscription_url(stream: &StreamName, name: &SubscriptionName) -> String {
     format!("/v1/streams/{stream}/subscriptions/{name}")
+}
+
+/// Address of the producers of a stream, or of the broker-wide ones.
+pub fn producers_url(stream: Option<&StreamName>) -> String {
+    stream.map_or_else(|| "/v1/producers".to_owned(), |stream| format!("{}/producers", stream_url(stream)))
+}
+
+/// Address of a producer.
+pub fn producer_url(stream: Option<&StreamName>, id: &ProducerId) -> String {
+    format!("{}/{id}", producers_url(stream))
 }
 
 /// Address of an operation.
@@ -46,6 +56,17 @@ pub struct Stream {
     status_code: u32,
     log_epoch: u64,
     state: StreamState,
+    /// Only where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscriptions: Option<Vec<Value>>,
+}
+
+impl Stream {
+    /// With the objects of its subscriptions.
+    pub fn with(mut self, subscriptions: &[SubscriptionInfo]) -> Self {
+        self.subscriptions = Some(subscriptions.iter().map(subscription).collect());
+        self
+    }
 }
 
 #[derive(Serialize)]
@@ -81,6 +102,7 @@ impl From<StreamInfo> for Stream {
                 bytes: info.bytes,
                 last_event_at: info.last_event_at.map(|t| t.to_string()),
             },
+            subscriptions: None,
         }
     }
 }
@@ -148,10 +170,43 @@ pub fn operation(info: &OperationInfo) -> Value {
     })
 }
 
-/// Answer to an append.
-pub fn appended(reply: &Appended) -> Value {
+/// A producer and where it stands.
+pub fn producer(info: &ProducerInfo) -> Value {
     json!({
+        "producer": info.producer.as_str(), "stream": info.stream.as_ref().map(StreamName::as_str),
+        "epoch": info.epoch, "last_seq": info.last_seq, "last_used_at": info.last_used.to_string(),
+    })
+}
+
+/// Answer to an append, and until when its idempotency key is remembered, if it had one.
+pub fn appended(reply: &Appended, dedup_until: Option<TimeUs>) -> Value {
+    let mut object = json!({
         "first_offset": reply.first_offset, "last_offset": reply.last_offset, "count": reply.count,
         "duplicate": reply.duplicate, "durability": "fsync",
+    });
+    if let Some(until) = dedup_until {
+        object["dedup_until"] = until.to_string().into();
+    }
+    object
+}
+
+/// Answer to an ack.
+pub fn acked(reply: &Acked) -> Value {
+    json!({"acked_offset": reply.offset, "next": reply.next, "stale": reply.stale})
+}
+
+/// Answer to opening a producer.
+pub fn producer_opened(reply: &ProducerOpened) -> Value {
+    json!({
+        "producer": reply.producer.as_str(), "epoch": reply.epoch, "last_seq": reply.last_seq, "next_offset": reply.next_offset,
+        "stream_id": reply.stream_id.map(|id| id.0), "log_epoch": reply.log_epoch, "origin": reply.origin.as_str(),
     })
+}
+
+/// Answer to a commit.
+pub fn committed(reply: &Committed) -> Value {
+    let acks = reply.acks.iter().map(|a| json!({"stream": a.stream.as_str(), "subscription": a.subscription.as_str(), "offset": a.offset, "next": a.next}));
+    let appends =
+        reply.appends.iter().map(|a| json!({"stream": a.stream.as_str(), "first_offset": a.first_offset, "last_offset": a.last_offset, "count": a.count}));
+    json!({"acks": acks.collect::<Vec<_>>(), "appends": appends.collect::<Vec<_>>(), "duplicate": reply.duplicate})
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::http::Method;
 
 use super::{Broker, Caller, NoQuery, Path, Query, Reply, objects, reply};
 use crate::types::name::quote;
@@ -19,12 +20,13 @@ pub async fn show(State(face): Broker, Caller(who): Caller, path: Path, _: NoQue
     Reply::ok(&objects::operation(&face.broker().operation(&who, id(&path)?).await?))
 }
 
-/// `GET /v1/operations/{operation}/wait?timeout=`: absent or -1 = until it is final.
-pub async fn wait(State(face): Broker, Caller(who): Caller, path: Path, mut query: Query) -> reply::Result {
+/// `GET /v1/operations/{operation}/wait?timeout=`: absent or -1 = until it is final. A HEAD never waits.
+pub async fn wait(State(face): Broker, Caller(who): Caller, path: Path, method: Method, mut query: Query) -> reply::Result {
     let most = limits::OPERATION_WAIT;
     let seconds = query.take_number("timeout", -1, i64::MAX)?.unwrap_or(-1);
     query.finish()?;
-    let timeout = u64::try_from(seconds).map_or(most, |s| Duration::from_secs(s).min(most));
+    let asked = u64::try_from(seconds).map_or(most, |s| Duration::from_secs(s).min(most));
+    let timeout = if method == Method::HEAD { Duration::ZERO } else { asked };
     let info = tokio::select! {
         info = face.broker().wait_operation(&who, id(&path)?, timeout) => info?,
         () = face.draining().cancelled() => face.broker().operation(&who, id(&path)?).await?,

@@ -147,6 +147,15 @@ pub fn finish(mut response: Response, request_id: &str) -> Response {
     response
 }
 
+/// The answer to a HEAD: as long as the one to a GET, and nothing of it.
+pub fn without_body(response: &mut Response) {
+    use axum::body::HttpBody as _;
+    let body = std::mem::take(response.body_mut());
+    if let Some(length) = body.size_hint().exact().filter(|_| !response.headers().contains_key(header::CONTENT_LENGTH)) {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
 fn failed(mut error: Error, request_id: &str) -> Response {
     if error.code == Code::Internal {
         // Log where you handle; the caller gets the incident and nothing about our insides.

@@ -9,8 +9,8 @@ use super::body::{JsonBody, JsonOrNothing};
 use super::fields::Fields;
 use super::objects::{self, Stream};
 use super::{Broker, Caller, NoQuery, Path, Query, Reply, refuse_conditions, reply};
-use crate::broker::{ListQuery, NewStream, Page, TrimTo};
-use crate::types::{Code, Error, Result, StreamName, TimeUs, limits};
+use crate::broker::{ListQuery, NewStream, Page, StreamStatus, TrimTo};
+use crate::types::{Error, Result, StreamName, TimeUs, limits};
 
 /// Fields that only the broker sets.
 const READ_ONLY: [&str; 8] = ["id", "uuid", "owner", "created_at", "status", "status_code", "state", "log_epoch"];
@@ -83,12 +83,19 @@ fn new_stream(body: &[u8]) -> Result<NewStream> {
 }
 
 /// `GET /v1/streams/{stream}`
+///
+/// With `recursion=1` the objects of its subscriptions stand inside it. One that is being deleted has none any more.
 pub async fn show(State(face): Broker, Caller(who): Caller, path: Path, mut query: Query) -> reply::Result {
-    if query.take_flag("recursion")? {
-        return Err(Error::new(Code::NotImplemented, "recursion=1 on one stream is not built yet; leave it out.").detail("field", "recursion").into());
-    }
+    let recursion = query.take_flag("recursion")?;
     query.finish()?;
-    Reply::ok(&Stream::from(face.broker().stream(&who, &path.stream()?).await?))
+    let name = path.stream()?;
+    let info = face.broker().stream(&who, &name).await?;
+    let subscriptions = match (recursion, info.status) {
+        (false, _) => return Reply::ok(&Stream::from(info)),
+        (true, StreamStatus::Ready) => face.broker().subscriptions(&who, &name, ListQuery::default()).await?.items,
+        (true, StreamStatus::Stopping) => Vec::new(),
+    };
+    Reply::ok(&Stream::from(info).with(&subscriptions))
 }
 
 /// `DELETE /v1/streams/{stream}`
@@ -126,6 +133,7 @@ pub async fn close(State(face): Broker, Caller(who): Caller, path: Path, _: NoQu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Code;
 
     #[test]
     fn a_new_stream_is_read_strictly() {

@@ -36,12 +36,7 @@ fn new_subscription(body: &[u8]) -> Result<NewSubscription> {
     let mut fields = Fields::parse(body)?;
     fields.refuse_read_only(&READ_ONLY)?;
     let name = SubscriptionName::parse(&fields.need::<String>("name", "text")?)?;
-    let start = match fields.take::<serde_json::Value>("start", "JSON")? {
-        None => Start::Earliest,
-        Some(serde_json::Value::Number(n)) if n.is_u64() => Start::Offset(n.as_u64().unwrap_or_default()),
-        Some(serde_json::Value::String(text)) => start(&text, "start")?,
-        Some(_) => return Err(Error::bad("start", "Field start must be an offset, \"earliest\", \"latest\" or a time.")),
-    };
+    let start = start_field(&mut fields, "start")?.unwrap_or(Start::Earliest);
     if let Some(mode) = fields.take::<String>("mode", "\"exclusive\"")?
         && mode != "exclusive"
     {
@@ -57,6 +52,19 @@ fn new_subscription(body: &[u8]) -> Result<NewSubscription> {
     };
     fields.finish()?;
     Ok(new)
+}
+
+/// A start in a body: a number, or in words.
+///
+/// # Errors
+/// `bad_parameter`, naming the field.
+pub(super) fn start_field(fields: &mut Fields<'_>, name: &str) -> Result<Option<Start>> {
+    match fields.take::<serde_json::Value>(name, "JSON")? {
+        None => Ok(None),
+        Some(serde_json::Value::Number(n)) if n.is_u64() => Ok(n.as_u64().map(Start::Offset)),
+        Some(serde_json::Value::String(text)) => start(&text, name).map(Some),
+        Some(_) => Err(Error::bad(name, format!("Field {name} must be an offset, \"earliest\", \"latest\" or a time."))),
+    }
 }
 
 /// A start in words: an offset, `earliest`, `latest` or a time.

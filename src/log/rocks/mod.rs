@@ -28,7 +28,7 @@ use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, ErrorKind, FlushOptions, WriteBatch, properties};
 use tokio::sync::oneshot;
 
-use super::{Capabilities, DeleteRange, Engine, EngineError, Lane, OpenError, Position, Pressure, ReadLimits, RowKey, WriteSet};
+use super::{Capabilities, DeleteRange, Engine, EngineError, Lane, OpenError, Position, Pressure, ReadLimits, RowKey, WriteSet, rows};
 use crate::types::{Batch, StreamId};
 use durable::Keeper;
 use faults::Faults;
@@ -150,10 +150,15 @@ impl Rocks {
 /// One write batch: ranges first, so that they do not take the new keys with them.
 fn encode(db: &DB, set: &WriteSet) -> Result<WriteBatch, EngineError> {
     let log = reader::family(db, family::LOG)?;
+    let (state, meta) = (reader::family(db, family::STATE)?, reader::family(db, family::META)?);
+    let of = |space: rows::Space| match space {
+        rows::Space::State => state,
+        rows::Space::Meta => meta,
+    };
     let mut batch = WriteBatch::with_capacity_bytes(set.bytes() + 64 * (1 + set.rows.len() + set.appends.len() + set.ranges.len()));
     for range in &set.ranges {
         match range {
-            DeleteRange::Rows { space, from, to } => batch.delete_range_cf(reader::family(db, reader::space_name(*space))?, from, to),
+            DeleteRange::Rows { space, from, to } => batch.delete_range_cf(of(*space), from, to),
             DeleteRange::Batches { stream, from, to } => {
                 let to = to.map_or_else(|| keys::end_of_stream(*stream), |to| log_key(*stream, to).to_vec());
                 batch.delete_range_cf(log, log_key(*stream, *from).to_vec(), to);
@@ -164,7 +169,7 @@ fn encode(db: &DB, set: &WriteSet) -> Result<WriteBatch, EngineError> {
         batch.put_cf(log, log_key(append.stream, append.head.base_offset), append.value());
     }
     for (key, value) in &set.rows {
-        let cf = reader::family(db, reader::space_name(key.space))?;
+        let cf = of(key.space);
         match value {
             Some(value) => batch.put_cf(cf, &key.bytes, value),
             None => batch.delete_cf(cf, &key.bytes),

@@ -1,10 +1,12 @@
 //! What REST calls send: appends and commits as JSON, and events as NDJSON. The same readers as the frames.
 
+use serde_json::value::RawValue;
+
 use super::client;
 use super::event;
 use super::object::{self, Object};
 use crate::types::request::{CommitRequest, ProducerStamp};
-use crate::types::{Encoding, Error, EventRef, Events, EventsBuilder, StreamId};
+use crate::types::{Error, EventRef, Events, EventsBuilder, StreamId};
 
 /// The body of `POST /v1/streams/{name}/events` (`application/json`).
 #[derive(Debug)]
@@ -81,19 +83,45 @@ pub enum Lines {
     Data,
 }
 
-/// Reads NDJSON: one event per line; blank lines are skipped. Errors count events, blank lines not included, from 0.
+/// Reads NDJSON: one event per line; blank lines are skipped. `details.field` counts events, blank lines not included, from 0;
+/// `details.line` counts the lines of the body, blank ones included, from 1.
 ///
 /// # Errors
-/// As [`parse_append_body`].
+/// As [`parse_append_body`], with the line, and the byte in it where that is known.
 pub fn parse_ndjson(body: &[u8], lines: Lines) -> Result<Events, Error> {
     let mut builder = EventsBuilder::with_capacity(body.len());
-    for line in body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
-        match lines {
-            Lines::Events => push_event_line(&mut builder, line)?,
-            Lines::Data => push_data_line(&mut builder, line)?,
-        }
+    for (number, line) in filled_lines(body) {
+        let pushed = match lines {
+            Lines::Events => push_event_line(&mut builder, line),
+            Lines::Data => push_data_line(&mut builder, line),
+        };
+        pushed.map_err(|why| in_line(why, number))?;
     }
     builder.finish()
+}
+
+/// The lines that are events, with their numbers.
+fn filled_lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    (1..).zip(body.split(|b| *b == b'\n')).filter(|(_, line)| !line.trim_ascii().is_empty())
+}
+
+/// An error about one event of an NDJSON body that was found later: says in which line that event stands.
+pub fn in_its_line(why: Error, body: &[u8]) -> Error {
+    let field = why.details.get("field").and_then(|field| field.as_str()).unwrap_or_default();
+    let index = field.strip_prefix("events[").and_then(|rest| rest.split(']').next()).and_then(|n| n.parse::<usize>().ok());
+    match index.and_then(|index| filled_lines(body).nth(index)) {
+        Some((number, _)) => in_line(why, number),
+        None => why,
+    }
+}
+
+fn in_line(mut why: Error, number: usize) -> Error {
+    // The parser saw one line and calls it the first.
+    if let Some(column) = why.details.get("column").and_then(|column| column.as_u64()) {
+        why.message = why.message.replace(&format!(" at line 1 column {column}"), &format!(" at column {column}"));
+    }
+    why.message = format!("Line {number}: {}", why.message);
+    why.detail("line", number)
 }
 
 /// Adds a line that is an event object.
@@ -111,12 +139,13 @@ pub fn push_event_line(builder: &mut EventsBuilder, line: &[u8]) -> Result<(), E
 /// # Errors
 /// As [`push_event_line`].
 pub fn push_data_line(builder: &mut EventsBuilder, line: &[u8]) -> Result<(), Error> {
-    builder.push(&EventRef { data: line.trim_ascii(), encoding: Encoding::Json, ..EventRef::default() })
+    let at = |e: Error, builder: &EventsBuilder| e.detail("field", format!("events[{}].data", builder.len()));
+    let text = object::text(line).map_err(|e| at(e, builder))?;
+    let data = serde_json::from_str::<&RawValue>(text).map_err(|e| at(object::syntax(&e), builder))?;
+    builder.push_json(&EventRef::default(), data)
 }
 
 /// Is this one JSON value? Asked where the text is the caller's own, so that bad syntax is told from a bad value.
 fn whole(text: &str) -> Result<(), Error> {
-    serde_json::from_str::<serde::de::IgnoredAny>(text)
-        .map(drop)
-        .map_err(|e| Error::new(crate::types::Code::JsonParsingFailed, format!("This is not JSON: {e}.")))
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop).map_err(|e| object::syntax(&e))
 }

@@ -94,8 +94,9 @@ impl<'de, F: FnMut(usize, &'de RawValue) -> Result<(), Error>> Visitor<'de> for 
     }
 }
 
-fn syntax(e: &serde_json::Error) -> Error {
-    Error::new(Code::JsonParsingFailed, format!("This is not JSON: {e}."))
+/// What is not JSON, and where: `line` and `column` (in bytes), both from 1.
+pub fn syntax(e: &serde_json::Error) -> Error {
+    Error::new(Code::JsonParsingFailed, format!("This is not JSON: {e}.")).detail("line", e.line()).detail("column", e.column())
 }
 
 /// Walks over the members of the object `raw`, in order.
@@ -133,7 +134,12 @@ pub fn each_item<'a>(path: &str, raw: &'a str, each: impl FnMut(usize, &'a RawVa
 /// # Errors
 /// `json_parsing_failed` with the first byte that is not UTF-8.
 pub fn text(bytes: &[u8]) -> Result<&str, Error> {
-    std::str::from_utf8(bytes).map_err(|e| Error::new(Code::JsonParsingFailed, format!("The text is not valid UTF-8 at byte {}.", e.valid_up_to())))
+    std::str::from_utf8(bytes).map_err(|e| {
+        let good = &bytes[..e.valid_up_to()];
+        let line = good.iter().filter(|b| **b == b'\n').count() + 1;
+        let column = good.iter().rev().take_while(|b| **b != b'\n').count() + 1;
+        Error::new(Code::JsonParsingFailed, format!("The text is not valid UTF-8 at byte {}.", good.len())).detail("line", line).detail("column", column)
+    })
 }
 
 impl<'a> Object<'a> {

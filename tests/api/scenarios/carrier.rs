@@ -37,13 +37,23 @@ pub enum Step {
     Pipeline,
     /// Appends that stand alone: a refused one does not poison those after it.
     Unary,
-    /// Attach a reader, hear, acknowledge progress, leave.
+    /// Attach a durable reader, hear, acknowledge progress.
     Subscribe,
+    /// The same without a subscription: an ephemeral session.
+    Follow,
+    /// Move the cursor back inside the opening.
+    Rewind,
+    /// Let a session go, so that it is detached at once.
+    Leave,
+    /// Hear at once that a session has ended, and by which rule.
+    HearTheEnd,
     /// Acknowledge any offset at all and hear the whole answer.
     AckAnything,
     /// Ask for an ack although the reader has no subscription to name.
     AckNothing,
     Credit,
+    /// Open with more credit than the subscription's own window.
+    Widen,
     Commit,
 }
 
@@ -88,18 +98,17 @@ impl Kind {
     /// The list: what this carrier cannot do.
     pub fn cannot(self) -> &'static [Step] {
         use Step::{
-            AckAnything, AckNothing, Administer, AppendStamped, AppendToId, Commit, Credit, OpenCommitProducer, OpenProducer, Pipeline, ReadOne, Subscribe,
-            Unary,
+            AckAnything, AckNothing, Administer, AppendStamped, AppendToId, Credit, Follow, HearTheEnd, Leave, OpenCommitProducer, Pipeline, ReadOne, Rewind,
+            Unary, Widen,
         };
         match self {
             // Frames are the data plane; its appends share a session.
             Self::WsJson | Self::WsProto | Self::WsJsonOverUnix | Self::GrpcConnect => &[Administer, ReadOne, Unary],
-            // A call names its subscription, and a call of its own has no order with others.
+            // An ack names its subscription, and a call has no order with others.
             Self::GrpcCalls | Self::GrpcCallsOverUnix => &[ReadOne, Pipeline, AckNothing, Credit],
-            // Not built yet (`decisions.md` 5b), or a matter of connections.
-            Self::Rest | Self::RestOverHttp2 | Self::RestOverUnix => {
-                &[OpenProducer, OpenCommitProducer, Pipeline, Subscribe, AckAnything, AckNothing, Credit, Commit]
-            }
+            // It has no connection: reads without a subscription keep nothing between two calls, a cursor is moved back by `PUT …/cursor`,
+            // the window is the subscription's, a session ends by time, and a pull finds its epoch fenced whoever did it.
+            Self::Rest | Self::RestOverHttp2 | Self::RestOverUnix => &[Pipeline, Credit, Widen, Follow, Rewind, Leave, HearTheEnd],
             // It numbers, pipelines, resumes, grants and acknowledges by itself, and sends stream ids where it knows them.
             Self::Client | Self::ClientInJsonOverUnix => &[ReadOne, OpenCommitProducer, AppendStamped, AppendToId, Pipeline, AckAnything, Credit],
         }

@@ -10,6 +10,7 @@ mod client;
 mod commits;
 mod grpc;
 mod producers;
+mod pulls;
 mod refused;
 mod rest;
 mod sessions;
@@ -131,9 +132,9 @@ scenarios! {
     sessions::a_reader_begins_at_the_earliest_the_latest_an_offset_or_a_time;
     sessions::a_cursor_stays_where_it_was_acknowledged;
     sessions::a_subscription_is_created_only_when_asked_for;
-    sessions::an_ephemeral_reader_has_nothing_to_acknowledge needs [AckNothing];
+    sessions::an_ephemeral_reader_has_nothing_to_acknowledge needs [Follow, AckNothing];
     sessions::a_takeover_fences_the_reader_before_it;
-    sessions::a_polite_reader_does_not_take_over;
+    sessions::a_polite_reader_does_not_take_over needs [Leave];
     sessions::the_ack_table_from_top_to_bottom needs [AckAnything];
     sessions::a_position_behind_the_cursor_needs_a_rewind;
     sessions::a_position_of_another_history_or_beyond_the_end_moves_nothing;
@@ -141,13 +142,14 @@ scenarios! {
     sessions::a_trim_under_a_live_reader_ends_it_or_sends_a_gap;
     sessions::a_deletion_ends_live_readers;
     sessions::a_deleted_subscription_ends_its_reader;
-    sessions::a_seek_ends_the_session_and_moves_the_cursor_either_way;
+    sessions::a_seek_ends_the_session_and_moves_the_cursor_either_way needs [HearTheEnd];
     sessions::a_received_ack_counts_for_a_takeover;
-    sessions::a_reader_is_told_once_that_it_is_live;
+    sessions::a_reader_is_told_once_that_it_is_live needs [Follow];
     windows::a_durable_window_pauses_and_is_refilled_by_acks;
     windows::the_subscription_says_how_large_its_window_is;
+    windows::a_reader_may_ask_for_a_larger_window needs [Widen];
     windows::credit_widens_a_durable_window needs [Credit];
-    windows::an_ephemeral_reader_lives_on_credit needs [Credit];
+    windows::an_ephemeral_reader_lives_on_credit needs [Follow, Credit];
     windows::a_window_cuts_a_batch_between_two_events;
     commits::a_commit_acknowledges_and_appends_at_once;
     commits::a_commit_sent_again_gets_its_first_answer;
@@ -185,7 +187,8 @@ fn what_carriers_cannot_do_is_written_down() {
     assert!(Kind::GrpcConnect.cannot() == Kind::WsProto.cannot(), "they carry the same frames");
     assert!(Kind::GrpcCalls.can(&[Step::Subscribe, Step::AckAnything, Step::Commit, Step::Administer, Step::AppendStamped]));
     assert!(Kind::Client.can(&[Step::Send, Step::Subscribe, Step::Commit, Step::Administer]));
-    assert!(Kind::Rest.can(&[Step::Administer, Step::ReadOne, Step::AppendStamped]));
+    assert!(Kind::Rest.can(&[Step::Administer, Step::ReadOne, Step::AppendStamped, Step::OpenProducer, Step::OpenCommitProducer]));
+    assert!(Kind::Rest.can(&[Step::Subscribe, Step::AckAnything, Step::Commit]), "a pull is a reader like any other");
 }
 
 #[test]

@@ -8,9 +8,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::carrier::{Answer, Carrier};
-use super::values::{Append, Event, Stored, StreamSeen, SubscriptionSeen};
-use super::ws_json::{append_members, event_of, events_of, refusal_of};
+use super::carrier::{Answer, Carrier, ReaderNumber};
+use super::pulls::{Pulled, Puller};
+use super::values::{Acked, Append, Commit, Committed, Delivery, Event, Opened, Stored, StreamSeen, Subscribe, Subscribed, SubscriptionSeen};
+use super::ws_json::{append_members, commit_members, committed_of, event_of, events_of, opened_of, refusal_of};
 use crate::support::PATIENCE;
 
 /// See the module.
@@ -18,6 +19,7 @@ pub struct Rest {
     http: reqwest::Client,
     base: String,
     version: http::Version,
+    readers: Vec<Puller>,
 }
 
 /// A success, as text.
@@ -37,7 +39,7 @@ impl Success {
 impl Rest {
     fn new(builder: reqwest::ClientBuilder, authority: &str, version: http::Version) -> Self {
         let http = builder.no_proxy().timeout(PATIENCE).build().expect("an HTTP client");
-        Self { http, base: format!("http://{authority}/v1"), version }
+        Self { http, base: format!("http://{authority}/v1"), version, readers: Vec::new() }
     }
 
     pub fn http1(at: SocketAddr) -> Self {
@@ -87,6 +89,12 @@ impl Rest {
 
     async fn post(&self, path: &str, body: Value) -> Answer<Success> {
         self.call(http::Method::POST, path, Some(body.to_string())).await
+    }
+
+    async fn pull(&self, at: &str, body: Value) -> Answer<Pulled> {
+        let success = self.post(&format!("{at}/pull"), body).await?;
+        assert_eq!(success.status, 200);
+        Ok(Pulled::of(&success.body))
     }
 }
 
@@ -143,6 +151,79 @@ impl Carrier for Rest {
         let success = self.get(&format!("/streams/{stream}/events/{which}")).await?;
         let Envelope { metadata } = serde_json::from_str(&success.body).expect("an envelope");
         Ok(event_of(metadata.get()))
+    }
+
+    async fn open_producer(&mut self, stream: Option<&str>, id: &str, expect: &str) -> Answer<Opened> {
+        let path = stream.map_or_else(|| "/producers".to_owned(), |stream| format!("/streams/{stream}/producers"));
+        let success = self.post(&path, json!({"producer": id, "expect": expect})).await?;
+        let opened = opened_of(&success.metadata());
+        let created = opened.origin == "created";
+        assert_eq!((success.status, success.location), if created { (201, Some(format!("/v1{path}/{id}"))) } else { (200, None) });
+        Ok(opened)
+    }
+
+    /// A pull opens the session. Where it begins and what the stream holds stand in two other answers: nobody writes meanwhile.
+    async fn subscribe(&mut self, ask: &Subscribe) -> Answer<(ReaderNumber, Subscribed)> {
+        let mut reader = Puller::new(ask);
+        let mut pulled = self.pull(&reader.at, reader.opening()).await;
+        if ask.create && pulled.as_ref().is_err_and(|why| why.code == "not_found") {
+            self.post(&format!("/streams/{}/subscriptions", ask.stream), reader.creation()).await?;
+            pulled = self.pull(&reader.at, reader.opening()).await;
+        }
+        let pulled = pulled?;
+        let stream = self.describe(&ask.stream).await?;
+        let subscription = self.get(&reader.at).await?.metadata();
+        let subscribed = Subscribed {
+            stream: pulled.stream.clone(),
+            stream_id: pulled.stream_id,
+            epoch: Some(pulled.epoch),
+            next: pulled.begins_at(),
+            first_offset: stream.first_offset,
+            next_offset: stream.next_offset,
+            log_epoch: pulled.log_epoch,
+        };
+        reader.opened(pulled, subscription["max_in_flight"].as_u64().expect("a window"));
+        self.readers.push(reader);
+        Ok((self.readers.len() as u64 - 1, subscribed))
+    }
+
+    async fn next(&mut self, number: ReaderNumber) -> Delivery {
+        loop {
+            let reader = &mut self.readers[number as usize];
+            if let Some(delivery) = reader.waiting.pop_front() {
+                return delivery;
+            }
+            let (at, body) = (reader.at.clone(), reader.going_on());
+            match self.pull(&at, body).await {
+                Ok(pulled) => self.readers[number as usize].heard(pulled),
+                Err(why) => return Delivery::End(why),
+            }
+        }
+    }
+
+    async fn ack(&mut self, reader: ReaderNumber, offset: u64) -> Answer<Acked> {
+        let (at, body) = self.readers[reader as usize].ack(offset);
+        let success = self.post(&format!("{at}/ack"), body).await?;
+        let metadata = success.metadata();
+        let acked = Acked { next: metadata["next"].as_u64().expect("a position"), stale: metadata["stale"].as_bool().expect("a flag") };
+        assert_eq!((success.status, metadata["acked_offset"].as_u64()), (200, acked.next.checked_sub(1)), "{metadata}");
+        self.readers[reader as usize].acked(acked.next);
+        Ok(acked)
+    }
+
+    async fn unsubscribe(&mut self, _reader: ReaderNumber) -> Answer<()> {
+        // There is nothing to say: who does not pull any more is gone in time.
+        Ok(())
+    }
+
+    async fn commit(&mut self, commit: &Commit) -> Answer<Committed> {
+        let success = self.call(http::Method::POST, "/commit", Some(format!("{{{}}}", commit_members(commit)))).await?;
+        assert_eq!(success.status, 200);
+        let committed = committed_of(&success.metadata());
+        for reader in &mut self.readers {
+            reader.committed(&committed);
+        }
+        Ok(committed)
     }
 
     async fn create_stream(&mut self, name: &str, mut fields: Value) -> Answer<StreamSeen> {

@@ -342,7 +342,9 @@ impl<'a> Stage<'a> {
     // Readers.
 
     pub async fn subscribe(&mut self, ask: Subscribe) -> Said<(Reader, Subscribed)> {
-        let player = self.player(&[Step::Subscribe]);
+        let mut steps = vec![if ask.subscription.is_some() { Step::Subscribe } else { Step::Follow }];
+        steps.extend(ask.rewind.then_some(Step::Rewind));
+        let player = self.player(&steps);
         let full = Subscribe { stream: self.full(&ask.stream), ..ask.clone() };
         let answer = self.players[player].subscribe(&full).await.map(|(number, subscribed)| (Reader { player, number }, subscribed));
         self.said(ask.to_string(), answer, |(_, subscribed)| subscribed.to_string())

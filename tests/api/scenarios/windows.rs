@@ -32,10 +32,16 @@ pub async fn the_subscription_says_how_large_its_window_is(s: &mut Stage<'_>) {
     assert_eq!(s.ack(reader, 2).await.refused("ack_not_delivered C-10").details["next_delivered"], 2);
     s.ack(reader, 1).await.ok();
     s.hears_offsets(reader, 2..4).await;
-    // A reader may ask for more.
-    let reader = s.reader(durable("orders", "billing").credit(10)).await;
-    s.hears(reader, &["2: 2", "3: 3", "4: 4", "live at 5"]).await;
+    assert_eq!(s.ack(reader, 4).await.refused("ack_not_delivered C-10").details["next_delivered"], 4);
     s.create_subscription("orders", "none", value!({"max_in_flight": 0})).await.refused("bad_parameter -");
+}
+
+pub async fn a_reader_may_ask_for_a_larger_window(s: &mut Stage<'_>) {
+    s.create("orders").await;
+    s.fill("orders", 0..5).await;
+    s.create_subscription("orders", "billing", value!({"max_in_flight": 2})).await.ok();
+    let reader = s.reader(durable("orders", "billing").credit(10)).await;
+    s.hears(reader, &["0: 0", "1: 1", "2: 2", "3: 3", "4: 4", "live at 5"]).await;
 }
 
 pub async fn credit_widens_a_durable_window(s: &mut Stage<'_>) {

@@ -95,6 +95,11 @@ fn subscribe_text(sub: u64, ask: &Subscribe) -> String {
 }
 
 fn commit_text(req: u64, commit: &Commit) -> String {
+    format!("{{\"t\":\"commit\",\"req\":{req},{}}}", commit_members(commit))
+}
+
+/// The members of a commit besides its frame's: the same over REST.
+pub fn commit_members(commit: &Commit) -> String {
     let acks: Vec<_> = commit
         .acks
         .iter()
@@ -105,7 +110,7 @@ fn commit_text(req: u64, commit: &Commit) -> String {
     let appends: Vec<_> = commit.appends.iter().map(|append| format!("{{\"stream\":{},{}}}", quoted(&append.stream), append_members(append))).collect();
     let checks: Vec<_> = commit.checks.iter().map(|(stream, at)| format!("{{\"stream\":{},\"expected_next_offset\":{at}}}", quoted(stream))).collect();
     let stamp = commit.producer.as_ref().map(stamp_member).unwrap_or_default();
-    format!("{{\"t\":\"commit\",\"req\":{req},{stamp}\"acks\":[{}],\"appends\":[{}],\"checks\":[{}]}}", acks.join(","), appends.join(","), checks.join(","))
+    format!("{stamp}\"acks\":[{}],\"appends\":[{}],\"checks\":[{}]", acks.join(","), appends.join(","), checks.join(","))
 }
 
 /// An object whose members keep their order.
@@ -237,18 +242,7 @@ impl Dialect for JsonText {
                 Hear::Stored(number("req"), stored)
             }
             "resumed" => Hear::Resumed(number("req")),
-            "producer_opened" => Hear::Opened(
-                number("req"),
-                Opened {
-                    producer: word("producer"),
-                    epoch: number("epoch"),
-                    last_seq: frame["last_seq"].as_u64(),
-                    next_offset: frame["next_offset"].as_u64(),
-                    stream_id: frame["stream_id"].as_u64(),
-                    log_epoch: number("log_epoch"),
-                    origin: word("origin"),
-                },
-            ),
+            "producer_opened" => Hear::Opened(number("req"), opened_of(&frame)),
             "committed" => Hear::Committed(number("req"), committed_of(&frame)),
             "subscribed" => Hear::Subscribed(
                 number("sub"),
@@ -293,7 +287,26 @@ impl Dialect for JsonText {
     }
 }
 
-fn committed_of(frame: &Value) -> Committed {
+/// An opened producer, in a frame or over REST.
+pub fn opened_of(object: &Value) -> Opened {
+    let number = |name: &str| object[name].as_u64().unwrap_or_else(|| panic!("{name} in {object}"));
+    let word = |name: &str| object[name].as_str().unwrap_or_else(|| panic!("{name} in {object}")).to_owned();
+    for name in ["last_seq", "next_offset", "stream_id"] {
+        assert!(object.get(name).is_some_and(|v| v.is_u64() || v.is_null()), "{name} in {object}");
+    }
+    Opened {
+        producer: word("producer"),
+        epoch: number("epoch"),
+        last_seq: object["last_seq"].as_u64(),
+        next_offset: object["next_offset"].as_u64(),
+        stream_id: object["stream_id"].as_u64(),
+        log_epoch: number("log_epoch"),
+        origin: word("origin"),
+    }
+}
+
+/// A commit that was done, in a frame or over REST.
+pub fn committed_of(frame: &Value) -> Committed {
     let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_else(|| panic!("{name} in {frame}")).to_owned();
     let number = |item: &Value, name: &str| item[name].as_u64().unwrap_or_else(|| panic!("{name} in {frame}"));
     let items = |name: &str| frame[name].as_array().unwrap_or_else(|| panic!("{name} in {frame}"));
