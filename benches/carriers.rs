@@ -230,7 +230,8 @@ fn append_frame(req: u64, stream: &str, events: Events) -> ClientFrame {
 /// A follower of a stream's new events, whatever the carrier: bytes come.
 enum Follower {
     Socket(TcpStream),
-    Grpc(hyper::body::Incoming, Grpc),
+    /// With its connection, which ends when nobody can call over it.
+    Grpc { body: hyper::body::Incoming, _connection: Grpc },
 }
 
 impl Follower {
@@ -252,7 +253,7 @@ impl Follower {
             Carrier::Grpc => {
                 let mut send = grpc(at).await;
                 let body = call(&mut send, at, "Subscribe", &message_of(&frame)).await;
-                Self::Grpc(body, send)
+                Self::Grpc { body, _connection: send }
             }
             Carrier::Sse => {
                 let mut socket = TcpStream::connect(at).await.expect("the port is open");
@@ -274,7 +275,7 @@ impl Follower {
                 into.reserve(1 << 16);
                 socket.read_buf(into).await.is_ok_and(|n| n > 0)
             }
-            Self::Grpc(body, _) => match body.frame().await {
+            Self::Grpc { body, .. } => match body.frame().await {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         into.put_slice(&data);
