@@ -1,7 +1,7 @@
 # Tidelog: everything a person or a machine runs. `make` alone lists it.
 #
 # One Cargo profile (release) for every call: RocksDB is compiled once per profile, and that takes a quarter of an hour.
-# The script .ci/setup installs what a build needs; .ci/part runs one part of `make test` and notes its seconds.
+# The script .ci/setup installs what a build needs, .ci/setup-interop other people's tools; .ci/part runs one part of `make test` and notes its seconds.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -28,10 +28,14 @@ PART := .ci/part
 TESTS := $(filter-out faults,$(sort $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)) $(patsubst tests/%.rs,%,$(wildcard tests/*.rs))))
 BENCHES := $(sort $(patsubst benches/%.rs,%,$(wildcard benches/*.rs)))
 
-.PHONY: help run test demo bench fmt build setup
+# Other people's tools, pinned, outside of the checkout.
+export TIDELOG_TOOLS ?= $(HOME)/.cache/tidelog/tools
+BUF := $(TIDELOG_TOOLS)/venv/bin/buf
+
+.PHONY: help run test demo bench fmt build setup tools baseline
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: setup ## build, start a broker on 127.0.0.1:4080 with ./data, and say what to type next (ARGS="…" adds flags)
 	@cargo build $(CARGO_FLAGS) --bin tidelog
@@ -40,7 +44,10 @@ run: setup ## build, start a broker on 127.0.0.1:4080 with ./data, and say what 
 test: ## formatting, clippy, documentation, all tests
 	@.ci/setup rustfmt clippy
 	@$(PART) begin
+	@$(PART) tools .ci/setup-interop
 	@$(PART) format cargo fmt --check
+	@$(PART) buf-lint $(BUF) lint proto
+	@$(PART) buf-breaking $(BUF) breaking proto --against proto/baseline.binpb
 	@$(PART) clippy cargo clippy $(CARGO_FLAGS) --all-targets --all-features -- -D warnings
 	@$(PART) client-only cargo check $(CARGO_FLAGS) --no-default-features --features client
 	@RUSTDOCFLAGS="-D warnings" $(PART) documentation cargo doc $(CARGO_FLAGS) --no-deps
@@ -68,3 +75,9 @@ build: setup ## build the broker and its command line
 
 setup: ## install what a build needs, if it is missing
 	@.ci/setup
+
+tools: ## install what tests use of other people: grpcurl, buf, websocat, Python's grpcio, Chromium
+	@.ci/setup-interop
+
+baseline: tools ## at a release: from now on `make test` holds the protobuf files to what they say today
+	@$(BUF) build proto --exclude-source-info --output proto/baseline.binpb

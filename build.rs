@@ -6,12 +6,21 @@ use std::fmt::Write as _;
 
 use prost::Message as _;
 
+/// Messages of others that reflection tells too.
+const REFLECTED: &str = "src/edge/grpc/reflected";
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["tidelog/store/v1/rows.proto", "tidelog/v1/event.proto", "tidelog/v1/session.proto"];
-    let set = protox::compile(files, ["proto"])?;
+    println!("cargo:rerun-if-changed={REFLECTED}");
+    let store = "tidelog/store/v1/rows.proto";
+    let public = ["tidelog/v1/event.proto", "tidelog/v1/session.proto", "tidelog/v1/broker.proto", "tidelog/v1/admin.proto"];
+    let set = protox::compile([store].iter().chain(&public), ["proto"])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
-    std::fs::write(out.join("descriptors.bin"), set.encode_to_vec())?;
+    // What reflection tells: how rows are stored is nobody's business.
+    let mut told = set.clone();
+    told.file.retain(|file| file.package() == "tidelog.v1");
+    told.file.extend(protox::compile(["google/rpc/error_details.proto"], [REFLECTED])?.file);
+    std::fs::write(out.join("descriptors.bin"), told.encode_to_vec())?;
 
     // The table: every message of package tidelog.v1 with its fields. Nested messages and groups are not used there.
     const MESSAGE: i32 = 11;

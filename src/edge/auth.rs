@@ -62,6 +62,11 @@ impl Doors {
         }
     }
 
+    /// May pages of this origin read our answers? Those of the origin the request went to, and those listed.
+    pub fn is_at_home(&self, origin: &[u8], uri: &Uri, headers: &HeaderMap) -> bool {
+        host_of(uri, headers).is_ok_and(|host| self.allows_origin(origin, host))
+    }
+
     fn knows_host(&self, name: &str) -> bool {
         let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name);
         let address: Option<IpAddr> = bare.parse().ok();

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -13,9 +13,13 @@ use tokio_util::task::TaskTracker;
 use crate::broker::Broker;
 
 pub mod auth;
+pub mod callers;
+mod conversation;
+pub mod grpc;
 pub mod http;
 pub mod ops;
 pub mod socket;
+pub mod sse;
 pub mod stats;
 pub mod ws;
 
@@ -34,6 +38,8 @@ pub struct Settings {
     pub metrics_for_operator_only: bool,
     /// Largest request body or message; at most [`limits::MESSAGE_MAX_BYTES`](crate::types::limits::MESSAGE_MAX_BYTES).
     pub message_max_bytes: usize,
+    /// How often a silent event stream says that it is alive; [`limits::PING_EVERY`](crate::types::limits::PING_EVERY) but for tests.
+    pub ping_every: Duration,
 }
 
 /// Where a request came in.
@@ -50,6 +56,7 @@ pub enum Peer {
 pub struct Edge {
     shared: Arc<Shared>,
     router: axum::Router,
+    others: grpc::Others,
 }
 
 struct Shared {
@@ -70,7 +77,13 @@ impl Edge {
     pub fn new(broker: Broker, settings: Settings, draining: CancellationToken, tasks: TaskTracker) -> Self {
         let shared = Arc::new(Shared { broker, settings, stats: Stats::default(), draining, tasks, started: Instant::now() });
         let router = http::router(Face(shared.clone()));
-        Self { shared, router }
+        let others = grpc::Others::new(Face(shared.clone()));
+        Self { shared, router, others }
+    }
+
+    /// The choices made at start.
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
     }
 
     /// Counters, for the listeners.
@@ -80,7 +93,11 @@ impl Edge {
 
     /// Answers one request. Dropping the future abandons it: a long poll ends when its client goes away.
     pub async fn handle(&self, peer: Peer, request: axum::extract::Request) -> axum::response::Response {
-        http::handle(Face(self.shared.clone()), self.router.clone(), peer, request).await
+        let face = Face(self.shared.clone());
+        if grpc::is_call(request.headers()) {
+            return grpc::handle(face, self.others.clone(), peer, request).await;
+        }
+        http::handle(face, self.router.clone(), peer, request).await
     }
 }
 

@@ -14,16 +14,30 @@ struct Counters {
     refused_total: AtomicU64,
     websockets: AtomicU64,
     websockets_total: AtomicU64,
+    requests: AtomicU64,
     requests_total: AtomicU64,
     errors_total: AtomicU64,
     frames_in_total: AtomicU64,
     frames_out_total: AtomicU64,
     slow_consumers_total: AtomicU64,
+    event_streams: AtomicU64,
+    event_streams_total: AtomicU64,
+    event_stream_bytes_total: AtomicU64,
+    grpc_calls_total: AtomicU64,
+    grpc_refused_total: AtomicU64,
+    grpc_streams: AtomicU64,
 }
 
 /// A counted connection.
 #[derive(Debug)]
 pub struct Slot(Arc<Counters>);
+
+impl Slot {
+    /// It is being closed because its peer takes nothing.
+    pub fn slow_consumer(&self) {
+        self.0.slow_consumers_total.fetch_add(1, Relaxed);
+    }
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
@@ -41,6 +55,36 @@ impl Drop for WebSocketSlot {
     }
 }
 
+/// A counted event stream.
+#[derive(Debug)]
+pub struct EventStreamSlot(Arc<Counters>);
+
+impl Drop for EventStreamSlot {
+    fn drop(&mut self) {
+        self.0.event_streams.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A counted request, until it has an answer.
+#[derive(Debug)]
+pub struct RequestSlot(Arc<Counters>);
+
+impl Drop for RequestSlot {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A counted gRPC call that goes on: `Connect`, `Subscribe`, `Read`.
+#[derive(Debug)]
+pub struct GrpcSlot(Arc<Counters>);
+
+impl Drop for GrpcSlot {
+    fn drop(&mut self) {
+        self.0.grpc_streams.fetch_sub(1, Relaxed);
+    }
+}
+
 impl Stats {
     /// A place for one more connection, unless `limit` are open.
     pub fn enter(&self, limit: u64) -> Option<Slot> {
@@ -54,11 +98,34 @@ impl Stats {
         Some(slot)
     }
 
+    /// A connection was turned away before it took a place.
+    pub fn refused(&self) {
+        self.0.refused_total.fetch_add(1, Relaxed);
+    }
+
     /// One more WebSocket.
     pub fn enter_websocket(&self) -> WebSocketSlot {
         self.0.websockets.fetch_add(1, Relaxed);
         self.0.websockets_total.fetch_add(1, Relaxed);
         WebSocketSlot(self.0.clone())
+    }
+
+    /// One more event stream.
+    pub fn enter_event_stream(&self) -> EventStreamSlot {
+        self.0.event_streams.fetch_add(1, Relaxed);
+        self.0.event_streams_total.fetch_add(1, Relaxed);
+        EventStreamSlot(self.0.clone())
+    }
+
+    /// So many bytes of an event stream were asked for and made.
+    pub fn event_stream_bytes(&self, bytes: usize) {
+        self.0.event_stream_bytes_total.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// One more HTTP request without an answer.
+    pub fn enter_request(&self) -> RequestSlot {
+        self.0.requests.fetch_add(1, Relaxed);
+        RequestSlot(self.0.clone())
     }
 
     /// One HTTP request answered.
@@ -67,6 +134,20 @@ impl Stats {
         if failed {
             self.0.errors_total.fetch_add(1, Relaxed);
         }
+    }
+
+    /// One gRPC call begun; `refused`: it ended at once with a status other than OK.
+    pub fn grpc_call(&self, refused: bool) {
+        self.0.grpc_calls_total.fetch_add(1, Relaxed);
+        if refused {
+            self.0.grpc_refused_total.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// One more gRPC call that goes on.
+    pub fn enter_grpc_stream(&self) -> GrpcSlot {
+        self.0.grpc_streams.fetch_add(1, Relaxed);
+        GrpcSlot(self.0.clone())
     }
 
     /// A WebSocket message came in.
@@ -98,10 +179,17 @@ impl Stats {
             ("tidelog_connections_refused", "Connections refused because too many were open", true, n(&self.0.refused_total)),
             ("tidelog_websockets", "Open WebSockets", false, n(&self.0.websockets)),
             ("tidelog_websockets_opened", "WebSockets opened", true, n(&self.0.websockets_total)),
+            ("tidelog_http_requests_open", "HTTP requests without an answer so far", false, n(&self.0.requests)),
             ("tidelog_http_requests", "HTTP requests answered", true, n(&self.0.requests_total)),
             ("tidelog_http_errors", "HTTP requests answered with an error", true, n(&self.0.errors_total)),
             ("tidelog_websocket_frames_in", "WebSocket messages received", true, n(&self.0.frames_in_total)),
             ("tidelog_websocket_frames_out", "WebSocket messages sent", true, n(&self.0.frames_out_total)),
+            ("tidelog_event_streams", "Open event streams", false, n(&self.0.event_streams)),
+            ("tidelog_event_streams_opened", "Event streams opened", true, n(&self.0.event_streams_total)),
+            ("tidelog_event_stream_bytes", "Bytes of event streams made", true, n(&self.0.event_stream_bytes_total)),
+            ("tidelog_grpc_calls", "gRPC calls begun", true, n(&self.0.grpc_calls_total)),
+            ("tidelog_grpc_refused", "gRPC calls that were refused at once", true, n(&self.0.grpc_refused_total)),
+            ("tidelog_grpc_streams", "gRPC calls that go on: Connect, Subscribe, Read", false, n(&self.0.grpc_streams)),
             ("tidelog_slow_consumers", "Sockets closed because they did not drain", true, n(&self.0.slow_consumers_total)),
         ]
     }

@@ -3,6 +3,7 @@
 //! Only [`Raw`] is full of `Option`; [`Config`] is what was meant. An unknown key refuses to start: a misspelt limit is no limit.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use figment::providers::{Format as _, Serialized, Toml};
 use figment::value::{Dict, Map, Value};
@@ -114,13 +115,22 @@ pub struct RawMetrics {
 pub struct RawLimits {
     /// Open TCP connections.
     pub connections: u64,
+    /// Of one address, before it has shown who it is.
+    pub connections_per_address: u64,
+    /// Of these, without a request so far.
+    pub connections_per_address_silent: u64,
     /// Largest body or message.
     pub message_bytes: usize,
 }
 
 impl Default for RawLimits {
     fn default() -> Self {
-        Self { connections: limits::CONNECTIONS as u64, message_bytes: limits::MESSAGE_MAX_BYTES }
+        Self {
+            connections: limits::CONNECTIONS as u64,
+            connections_per_address: limits::CONNECTIONS_PER_ADDRESS as u64,
+            connections_per_address_silent: limits::CONNECTIONS_PER_ADDRESS_SILENT as u64,
+            message_bytes: limits::MESSAGE_MAX_BYTES,
+        }
     }
 }
 
@@ -204,6 +214,10 @@ pub struct Config {
     pub sockets: Vec<PathBuf>,
     /// Open although acknowledged events are lost.
     pub accept_data_loss: bool,
+    /// How long a socket may take nothing while bytes wait for it. Tests shorten it.
+    pub undrained: Duration,
+    /// How often a silent event stream says that it is alive. Tests shorten it.
+    pub ping_every: Duration,
     /// The rest, as it was written.
     pub raw: Raw,
 }
@@ -252,6 +266,8 @@ impl Config {
             data,
             sockets,
             accept_data_loss: flags.accept_data_loss,
+            undrained: limits::SOCKET_UNDRAINED,
+            ping_every: limits::PING_EVERY,
             raw,
         })
     }
@@ -265,6 +281,8 @@ impl Config {
             data: dir.to_owned(),
             sockets: vec![dir.join("tidelog.sock")],
             accept_data_loss: false,
+            undrained: limits::SOCKET_UNDRAINED,
+            ping_every: limits::PING_EVERY,
             raw: Raw::default(),
         }
     }

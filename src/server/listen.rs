@@ -1,6 +1,7 @@
 //! Listeners: TCP and Unix sockets, and what every connection is held to before it speaks of streams.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -12,10 +13,13 @@ use axum::body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, UnixListener};
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::broker::Principal;
+use crate::edge::callers::{Caller, Callers};
 use crate::edge::{Edge, Peer, Socket};
 use crate::types::limits;
 
@@ -33,6 +37,10 @@ pub struct Door {
     pub tasks: TaskTracker,
     /// Most open TCP connections.
     pub connections: u64,
+    /// Those of callers that nobody knows yet, by address.
+    pub strangers: Callers,
+    /// How long a socket may take nothing while bytes wait for it.
+    pub undrained: Duration,
 }
 
 /// Accepts TCP connections until told to stop.
@@ -46,10 +54,9 @@ pub async fn tcp(door: Door, listener: TcpListener) {
             Ok((stream, address)) => {
                 // Small answers must not wait for the peer's acknowledgement of the one before.
                 let _ = stream.set_nodelay(true);
-                match door.edge.stats().enter(door.connections) {
-                    Some(slot) => door.spawn(Socket::tcp(stream, slot), Peer::Tcp(address)),
-                    None => tracing::warn!(%address, "refused a connection: {} are open (limits.connections)", door.connections),
-                }
+                // A kernel that does not know this option serves as well, with more memory for slow readers.
+                let _ = SockRef::from(&stream).set_tcp_notsent_lowat(limits::SOCKET_UNSENT_BYTES);
+                door.admit(stream, address);
             }
             Err(error) => pause(&error).await,
         }
@@ -66,7 +73,7 @@ pub async fn unix(door: Door, listener: UnixListener, path: PathBuf) {
         match accepted {
             Ok((stream, _)) => {
                 if let Some(slot) = door.edge.stats().enter(u64::MAX) {
-                    door.spawn(Socket::unix(stream, slot), Peer::Local);
+                    door.spawn(Socket::unix(stream, slot, door.undrained), Peer::Local, None);
                 }
             }
             Err(error) => pause(&error).await,
@@ -81,18 +88,38 @@ async fn pause(error: &io::Error) {
 }
 
 impl Door {
-    fn spawn(&self, socket: Socket, peer: Peer) {
-        self.tasks.spawn(serve(self.edge.clone(), socket, peer, self.stop.clone()));
+    /// Serves a TCP connection, unless too many are open. Who is over a limit of its own address is not told in the log: strangers
+    /// must not be able to fill it.
+    fn admit(&self, stream: TcpStream, address: SocketAddr) {
+        let (stats, peer) = (self.edge.stats(), Peer::Tcp(address));
+        let known = self.edge.settings().doors.principal(peer) != Principal::Anonymous;
+        let caller = if known { None } else { self.strangers.enter(address.ip()) };
+        if !known && caller.is_none() {
+            stats.refused();
+            return tracing::debug!(%address, "refused a connection: its address has enough (limits.connections_per_address)");
+        }
+        match stats.enter(self.connections) {
+            Some(slot) => self.spawn(Socket::tcp(stream, slot, caller.clone(), self.undrained), peer, caller),
+            None => tracing::warn!(%address, "refused a connection: {} are open (limits.connections)", self.connections),
+        }
+    }
+
+    fn spawn(&self, socket: Socket, peer: Peer, caller: Option<Caller>) {
+        self.tasks.spawn(serve(self.edge.clone(), socket, peer, caller, self.stop.clone()));
     }
 }
 
 /// Serves one connection, HTTP/1.1 or HTTP/2 by prior knowledge.
-async fn serve(edge: Edge, socket: Socket, peer: Peer, stop: CancellationToken) {
+async fn serve(edge: Edge, socket: Socket, peer: Peer, caller: Option<Caller>, stop: CancellationToken) {
     let spoken = Arc::new(AtomicBool::new(false));
     let service = {
         let spoken = spoken.clone();
         hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-            spoken.store(true, Ordering::Relaxed);
+            if !spoken.swap(true, Ordering::Relaxed)
+                && let Some(caller) = &caller
+            {
+                caller.spoke();
+            }
             let edge = edge.clone();
             async move { Ok::<_, std::convert::Infallible>(edge.handle(peer, request.map(Body::new)).await) }
         })
@@ -103,11 +130,11 @@ async fn serve(edge: Edge, socket: Socket, peer: Peer, stop: CancellationToken) 
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(limits::HEADER_BYTES as u32)
-        .max_concurrent_streams(128)
-        .max_pending_accept_reset_streams(20)
-        .max_local_error_reset_streams(1024)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
+        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
+        .max_pending_accept_reset_streams(limits::PENDING_RESETS)
+        .max_local_error_reset_streams(limits::LOCAL_RESETS)
+        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
         .keep_alive_interval(limits::PING_EVERY)
         .keep_alive_timeout(limits::PING_EVERY);
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{self, Broker};
+use crate::edge::callers::Callers;
 use crate::edge::{self, Doors, Edge};
 use crate::log::Engine;
 use crate::log::memory::Memory;
@@ -102,9 +103,18 @@ impl Server {
             dev: config.mode == Mode::Dev,
             metrics_for_operator_only: config.raw.metrics.names,
             message_max_bytes: config.raw.limits.message_bytes,
+            ping_every: config.ping_every,
         };
         let edge = Edge::new(broker.clone(), settings, stop.clone(), tasks.clone());
-        let door = listen::Door { edge, stop: stop.clone(), tasks: tasks.clone(), connections: config.raw.limits.connections };
+        let most = &config.raw.limits;
+        let door = listen::Door {
+            edge,
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+            connections: most.connections,
+            strangers: Callers::new(most.connections_per_address, most.connections_per_address_silent),
+            undrained: config.undrained,
+        };
         let sockets = unix.iter().map(|(_, path)| path.clone()).collect();
         tasks.spawn(forget_old_rows(broker.clone(), stop.clone()));
         tasks.spawn(listen::tcp(door.clone(), listener));

@@ -108,10 +108,36 @@ pub const PING_EVERY: Duration = Duration::from_secs(20);
 pub const PEER_DEAD: Duration = Duration::from_secs(45);
 /// A socket that drained nothing for this long is `slow_consumer`.
 pub const SOCKET_UNDRAINED: Duration = Duration::from_secs(30);
+/// Bytes the kernel takes for one socket beyond what is on its way. More would be memory for slow readers, and a slow reader would look like
+/// a dead one: the kernel tells us of room only when half of this is gone, so 2 KiB/s must get through to count as taking something.
+pub const SOCKET_UNSENT_BYTES: u32 = 128 * 1024;
 /// More pings than this in ten seconds close the connection (4008).
 pub const PINGS_PER_10_S: u32 = 100;
 /// Open connections in all.
 pub const CONNECTIONS: usize = 10_000;
+/// Open connections of one address that has not shown who it is. Room for an office behind one address, and no more than a fortieth of all.
+pub const CONNECTIONS_PER_ADDRESS: usize = 256;
+/// Of these, connections that have sent no request yet: a browser opens six at once.
+pub const CONNECTIONS_PER_ADDRESS_SILENT: usize = 64;
+/// Frames of one WebSocket message: each costs a header and a turn, so a message in crumbs is an attack.
+pub const WS_FRAGMENTS: u32 = 1024;
+/// How long a browser may remember what a preflight said: the most that Chromium does.
+pub const PREFLIGHT_KEPT: Duration = Duration::from_secs(7200);
+
+/// Longest `grpc-timeout` that is kept to; a longer one is cut to it. A timer has to have an end, and no call but a reader lasts a day.
+pub const GRPC_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Calls on one HTTP/2 connection. Each costs a task and its buffers; more readers share one `Connect` or open another connection.
+pub const STREAMS_PER_CONNECTION: u32 = 128;
+/// Streams a client may open and reset before the broker has looked at them, per connection (CVE-2023-44487).
+pub const PENDING_RESETS: usize = 20;
+/// Streams the broker may have to reset because of a client's mistakes, per connection, before it closes it.
+pub const LOCAL_RESETS: usize = 1024;
+/// What one HTTP/2 call may have on its way to the broker unread: an append of usual size, so that its sender need not pause.
+pub const HTTP2_STREAM_WINDOW: u32 = 1024 * 1024;
+/// What all calls of a connection may have: an append of the largest size and those behind it.
+pub const HTTP2_CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// Answers of a client that has closed its side of a `Connect` call may take this long.
+pub const LAST_ANSWERS: Duration = Duration::from_secs(60);
 
 /// How long a level `received` ack may stay in memory only (C-16).
 pub const RECEIVED_ACK_PERSIST: Duration = Duration::from_secs(1);

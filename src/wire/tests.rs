@@ -485,5 +485,6 @@ fn all_json_readers_of_a_batch_share_one_rendering() {
 #[test]
 fn the_descriptors_hold_both_files_of_the_protocol() {
     let names = String::from_utf8_lossy(proto::DESCRIPTORS);
-    assert!(names.contains("tidelog/v1/event.proto") && names.contains("tidelog/v1/session.proto"));
+    assert!(names.contains("tidelog/v1/event.proto") && names.contains("tidelog/v1/session.proto") && names.contains("tidelog/v1/broker.proto"));
+    assert!(!names.contains("tidelog/store"), "how rows are stored is not told");
 }

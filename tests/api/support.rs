@@ -21,7 +21,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A broker with memory storage and its directory.
 pub struct Broker {
     pub server: Server,
-    _dir: TempDir,
+    /// Its data, which goes with it.
+    pub dir: TempDir,
 }
 
 /// As `tidelog dev`.
@@ -39,7 +40,7 @@ pub async fn start(mode: Mode, change: impl FnOnce(&mut Config)) -> Broker {
     let mut config = Config::for_tests(mode, dir.path());
     change(&mut config);
     let server = Server::start(config).await.expect("the broker starts");
-    Broker { server, _dir: dir }
+    Broker { server, dir }
 }
 
 /// A broker on this directory's disk, which can be stopped and started again.

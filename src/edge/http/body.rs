@@ -158,6 +158,12 @@ pub fn wrong_type(got: &str, expected: &str) -> Error {
     Error::new(Code::ExpectingContentTypeJson, format!("The request has {got}; send {expected}.")).detail("field", "content-type").detail("expected", expected)
 }
 
+/// This address is a gRPC method, and the request is no call.
+pub fn wrong_type_for_grpc() -> Error {
+    let why = "This address speaks gRPC; send Content-Type: application/grpc, or application/grpc-web+proto.";
+    Error::new(Code::ExpectingContentTypeJson, why).detail("field", "content-type").detail("expected", "application/grpc")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

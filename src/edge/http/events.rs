@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{FromRequest, Request, State};
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 
 use super::body::{self, NoBody};
-use super::{Broker, Caller, Face, NoQuery, Path, Query, Reply, idempotency, objects, refuse_preconditions, reply, subscriptions};
+use super::{Broker, Caller, Face, NoQuery, Path, Query, Reply, RequestId, conditional, idempotency, objects, refuse_preconditions, reply, subscriptions};
 use crate::broker::{ReadFrom, ReadReply, ReadRequest, Which};
-use crate::edge::auth;
+use crate::edge::{auth, sse};
 use crate::types::name::quote;
 use crate::types::request::{AppendRequest, Start};
-use crate::types::{Code, Encoding, Error, EventRef, Events, EventsBuilder, IdempotencyKey, Result, StreamName, limits};
+use crate::types::{Encoding, Error, EventRef, Events, EventsBuilder, IdempotencyKey, Result, StreamName, limits};
 use crate::wire::json::{self, AppendBody, Lines};
 
 /// How the body of an append is to be read.
@@ -111,9 +112,18 @@ pub async fn append(State(face): Broker, Caller(who): Caller, path: Path, Sent(f
 }
 
 /// `GET …/events`
-pub async fn read(State(face): Broker, Caller(who): Caller, path: Path, method: Method, mut query: Query, headers: HeaderMap) -> reply::Result {
-    if headers.get(header::ACCEPT).is_some_and(|v| v.as_bytes() == b"text/event-stream") {
-        return Err(Error::new(Code::NotImplemented, "Server-sent events are not built yet; read JSON with `wait`, or use /v1/connect.").into());
+pub async fn read(
+    State(face): Broker,
+    Caller(who): Caller,
+    Extension(id): Extension<RequestId>,
+    method: Method,
+    path: Path,
+    mut query: Query,
+    headers: HeaderMap,
+) -> reply::Result {
+    if sse::wanted(&headers) {
+        let response = sse::follow(face, who, id, &method, &path, query, &headers).await?;
+        return Ok(Reply::Raw(Box::new(response)));
     }
     let mut request = read_request(&mut query)?;
     query.finish()?;
@@ -128,21 +138,27 @@ pub async fn read(State(face): Broker, Caller(who): Caller, path: Path, method: 
 
 fn read_request(query: &mut Query) -> Result<ReadRequest> {
     query.refuse_filter()?;
-    let after = query.take_filled("after");
-    let from = query.take_filled("from");
+    let from = place(query)?.unwrap_or(ReadFrom::At(Start::Earliest));
     let limit = query.take_number("limit", 1, limits::READ_MAX_EVENTS as i64)?;
     let wait = query.take_number("wait", 0, limits::LONG_POLL.as_secs() as i64)?;
-    let from = match (after, from) {
-        (None, None) => ReadFrom::At(Start::Earliest),
-        (Some(after), None) if after == "-1" => ReadFrom::At(Start::Earliest),
+    Ok(ReadRequest { from, limit: limit.map_or(limits::READ_DEFAULT_EVENTS, |n| n as usize), wait: Duration::from_secs(wait.unwrap_or(0) as u64) })
+}
+
+/// Where a reader begins: `after` or `from` in the query.
+///
+/// # Errors
+/// `bad_parameter`.
+pub fn place(query: &mut Query) -> Result<Option<ReadFrom>> {
+    Ok(match (query.take_filled("after"), query.take_filled("from")) {
+        (None, None) => None,
+        (Some(after), None) if after == "-1" => Some(ReadFrom::At(Start::Earliest)),
         (Some(after), None) => match after.parse::<u64>() {
-            Ok(after) => ReadFrom::After(after),
+            Ok(after) => Some(ReadFrom::After(after)),
             Err(_) => return Err(Error::bad("after", format!("Query parameter after is {}; give the offset of the last event you have.", quote(&after)))),
         },
-        (None, Some(from)) => ReadFrom::At(subscriptions::start(&from, "from")?),
+        (None, Some(from)) => Some(ReadFrom::At(subscriptions::start(&from, "from")?)),
         (Some(_), Some(_)) => return Err(Error::bad("from", "Send after or from, not both: after is exclusive, from is inclusive.")),
-    };
-    Ok(ReadRequest { from, limit: limit.map_or(limits::READ_DEFAULT_EVENTS, |n| n as usize), wait: Duration::from_secs(wait.unwrap_or(0) as u64) })
+    })
 }
 
 fn rendered(stream: &StreamName, reply: &ReadReply) -> Vec<u8> {
@@ -155,12 +171,13 @@ fn rendered(stream: &StreamName, reply: &ReadReply) -> Vec<u8> {
 }
 
 /// `GET …/events/{offset}`
-pub async fn one(State(face): Broker, Caller(who): Caller, path: Path, _: NoQuery) -> reply::Result {
+pub async fn one(State(face): Broker, Caller(who): Caller, path: Path, _: NoQuery, headers: HeaderMap) -> reply::Result {
     let (stream, which) = (path.stream()?, which(path.part("offset"))?);
     let slice = face.broker().event(&who, &stream, which).await?;
     let mut metadata = Vec::new();
     json::events_json(&mut metadata, std::slice::from_ref(&slice));
-    Ok(Reply::Sync { metadata, next: None })
+    let response = conditional::answer(Reply::Sync { metadata, next: None }, &conditional::tag(&slice), &headers);
+    Ok(Reply::Raw(Box::new(response)))
 }
 
 fn which(text: &str) -> Result<Which> {
@@ -179,6 +196,7 @@ fn which(text: &str) -> Result<Which> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Code;
 
     fn asked(raw: &str) -> Result<ReadRequest> {
         read_request(&mut Query::parse(Some(raw)).unwrap())

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use tower::Service as _;
 
-use super::{Face, Peer, auth, ops, ws};
+use super::{Face, Peer, auth, grpc, ops, sse, ws};
 use crate::broker::Principal;
 use crate::types::name::quote;
 use crate::types::{Code, Error, StreamName, SubscriptionName, limits};
@@ -18,10 +18,12 @@ use crate::types::{Code, Error, StreamName, SubscriptionName, limits};
 mod about;
 mod body;
 mod commit;
+mod conditional;
+mod cors;
 mod events;
 mod fields;
 mod idempotency;
-mod objects;
+pub(in crate::edge) mod objects;
 mod operations;
 mod producers;
 mod pull;
@@ -30,6 +32,7 @@ pub mod reply;
 mod streams;
 mod subscriptions;
 
+pub use events::place;
 pub use query::Query;
 pub use reply::{Failure, Reply};
 pub use subscriptions::start;
@@ -53,6 +56,7 @@ pub fn router(face: Face) -> Router {
         .route(&under(STREAM, "/subscriptions"), get(subscriptions::list).post(subscriptions::create))
         .route(SUBSCRIPTION, get(subscriptions::show).delete(subscriptions::delete).put(unbuilt).patch(unbuilt))
         .route(&under(SUBSCRIPTION, "/cursor"), get(subscriptions::cursor).put(subscriptions::seek))
+        .route(&under(SUBSCRIPTION, "/events"), get(sse::deliver))
         .route(&under(SUBSCRIPTION, "/connect"), get(ws::connect_one).head(websocket_only).fallback(websocket_only))
         .route("/v1/operations", get(unbuilt))
         .route("/v1/operations/{operation}", get(operations::show).delete(operations::cancel))
@@ -81,8 +85,9 @@ pub fn router(face: Face) -> Router {
 }
 
 /// What holds for every request: its id, its door, its path without a trailing slash, the form of its errors.
-pub async fn handle(face: Face, mut router: Router, peer: Peer, mut request: Request) -> Response {
+pub async fn handle(face: Face, router: Router, peer: Peer, mut request: Request) -> Response {
     let began = std::time::Instant::now();
+    let _open = face.stats().enter_request();
     let id = request_id(request.headers());
     let head = request.method() == Method::HEAD;
     // The path only: people put secrets into queries.
@@ -90,13 +95,11 @@ pub async fn handle(face: Face, mut router: Router, peer: Peer, mut request: Req
     without_trailing_slash(request.uri_mut());
     request.extensions_mut().insert(peer);
     request.extensions_mut().insert(RequestId(id.clone()));
-    let response = match admit(&face, peer, &request) {
+    let doors = &face.settings().doors;
+    let response = match doors.check(peer, request.uri(), request.headers()) {
         Err(error) => Failure(error).into_response(),
-        Ok(()) if request.headers().len() > limits::HEADER_COUNT => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response(),
-        Ok(()) => match router.call(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        },
+        Ok(()) if cors::concerns(doors, &request) => cors::answer(request, |request| inside(router.clone(), request)).await,
+        Ok(()) => inside(router, request).await,
     };
     let mut response = span.in_scope(|| reply::finish(response, &id));
     if head {
@@ -107,8 +110,21 @@ pub async fn handle(face: Face, mut router: Router, peer: Peer, mut request: Req
     response
 }
 
-fn admit(face: &Face, peer: Peer, request: &Request) -> Result<(), Error> {
-    face.settings().doors.check(peer, request.uri(), request.headers())?;
+/// Past the door.
+async fn inside(mut router: Router, request: Request) -> Response {
+    if let Err(error) = refuse_key(&request) {
+        return Failure(error).into_response();
+    }
+    if request.headers().len() > limits::HEADER_COUNT {
+        return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
+    }
+    match router.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+fn refuse_key(request: &Request) -> Result<(), Error> {
     let path = request.uri().path();
     // On an append, `key` is the key of the event (raw bodies have no other place for it).
     let append = request.method() == Method::POST && path.ends_with("/events");
@@ -119,7 +135,8 @@ fn admit(face: &Face, peer: Peer, request: &Request) -> Result<(), Error> {
 #[derive(Clone, Debug)]
 pub struct RequestId(pub Arc<str>);
 
-fn request_id(headers: &HeaderMap) -> Arc<str> {
+/// As the client sent it, where that fits into a log line; else a new one.
+pub(in crate::edge) fn request_id(headers: &HeaderMap) -> Arc<str> {
     let sent = headers.get("x-request-id").map(|v| v.as_bytes());
     match sent.and_then(|bytes| std::str::from_utf8(bytes).ok()) {
         Some(text) if !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_graphic()) => text.into(),
@@ -144,6 +161,9 @@ fn without_trailing_slash(uri: &mut Uri) {
 }
 
 async fn unknown_route(uri: Uri) -> Failure {
+    if grpc::is_service(uri.path()) {
+        return Failure(body::wrong_type_for_grpc());
+    }
     Failure(Error::new(Code::UnknownRoute, format!("There is nothing at {}.", quote(uri.path()))))
 }
 

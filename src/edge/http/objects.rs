@@ -80,10 +80,7 @@ struct StreamState {
 
 impl From<StreamInfo> for Stream {
     fn from(info: StreamInfo) -> Self {
-        let (status, status_code) = match info.status {
-            StreamStatus::Ready => ("Ready", 113),
-            StreamStatus::Stopping => ("Stopping", 107),
-        };
+        let (status, status_code) = stream_status(&info);
         Self {
             name: info.name.as_str().to_owned(),
             description: info.description,
@@ -110,6 +107,32 @@ impl From<StreamInfo> for Stream {
     }
 }
 
+/// Word and number for what a stream is doing.
+pub fn stream_status(info: &StreamInfo) -> (&'static str, u32) {
+    match info.status {
+        StreamStatus::Ready => ("Ready", 113),
+        StreamStatus::Stopping => ("Stopping", 107),
+    }
+}
+
+/// Word and number for a subscription: has it a reader?
+pub fn subscription_status(info: &SubscriptionInfo) -> (&'static str, u32) {
+    if info.attached { ("Running", 103) } else { ("Stopped", 102) }
+}
+
+/// Word for an operation's number.
+pub fn operation_status(info: &OperationInfo) -> &'static str {
+    match info.status_code {
+        100 => "Operation created",
+        103 => "Running",
+        104 => "Canceling",
+        105 => "Pending",
+        200 => "Success",
+        401 => "Canceled",
+        _ => "Failure",
+    }
+}
+
 /// A lag.
 pub fn lag(lag: &Lag) -> Value {
     json!({"events": lag.events, "bytes": lag.bytes, "seconds": lag.seconds})
@@ -117,7 +140,7 @@ pub fn lag(lag: &Lag) -> Value {
 
 /// A subscription: writable fields first.
 pub fn subscription(info: &SubscriptionInfo) -> Value {
-    let (status, status_code) = if info.attached { ("Running", 103) } else { ("Stopped", 102) };
+    let (status, status_code) = subscription_status(info);
     json!({
         "name": info.name.as_str(), "stream": info.stream.as_str(), "mode": "exclusive", "filter": null,
         "ack_timeout_s": info.ack_timeout_s, "max_in_flight": info.max_in_flight, "expires_s": info.expires_s,
@@ -137,15 +160,7 @@ pub fn cursor(info: &SubscriptionInfo) -> Value {
 
 /// An operation.
 pub fn operation(info: &OperationInfo) -> Value {
-    let status = match info.status_code {
-        100 => "Operation created",
-        103 => "Running",
-        104 => "Canceling",
-        105 => "Pending",
-        200 => "Success",
-        401 => "Canceled",
-        _ => "Failure",
-    };
+    let status = operation_status(info);
     json!({
         "id": info.id.to_string(), "class": "task", "description": info.description, "command": info.command,
         "created_at": info.created.to_string(), "updated_at": info.updated.to_string(),

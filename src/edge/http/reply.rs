@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::cors;
 use crate::types::{Code, Error};
 use crate::wire::{code, error as wire_error};
 
@@ -129,7 +130,7 @@ impl IntoResponse for Failure {
     }
 }
 
-/// Gives a response its error body, if it carries a [`Failure`], and its `X-Request-Id`.
+/// Gives a response its error body, if it carries a [`Failure`], and the headers that all have.
 pub fn finish(mut response: Response, request_id: &str) -> Response {
     if let Some(Failure(error)) = response.extensions_mut().remove::<Failure>() {
         let before = std::mem::take(response.headers_mut()); // `Allow` comes from the router
@@ -143,7 +144,10 @@ pub fn finish(mut response: Response, request_id: &str) -> Response {
             }
         }
     }
-    response.headers_mut().insert("x-request-id", value(request_id));
+    let headers = response.headers_mut();
+    headers.insert("x-request-id", value(request_id));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    cors::vary(headers);
     response
 }
 
@@ -151,6 +155,9 @@ pub fn finish(mut response: Response, request_id: &str) -> Response {
 pub fn without_body(response: &mut Response) {
     use axum::body::HttpBody as _;
     let body = std::mem::take(response.body_mut());
+    if matches!(response.status(), StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT) {
+        return; // the GET has no body either
+    }
     if let Some(length) = body.size_hint().exact().filter(|_| !response.headers().contains_key(header::CONTENT_LENGTH)) {
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }

@@ -18,7 +18,7 @@ pub async fn run(face: Face, ws: WebSocket) {
             Heard::Message(Message::Text(text)) => link.push(Opcode::Text, text.into()),
             Heard::Message(Message::Binary(bytes)) => link.push(Opcode::Binary, bytes),
             Heard::Message(_) => {}
-            Heard::Draining => break End::draining(),
+            Heard::Leaving(_) => break End::draining(),
         }
     };
     link.finish(end).await;

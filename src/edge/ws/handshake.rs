@@ -91,7 +91,7 @@ impl Upgrade {
         let on_upgrade = self.on_upgrade;
         let socket = async move {
             let parts = downcast::<TokioIo<Socket>>(on_upgrade.await.ok()?).ok()?;
-            Some((parts.io.into_inner(), parts.read_buf.to_vec()))
+            Some((parts.io.into_inner().watched_elsewhere(), parts.read_buf.to_vec()))
         };
         (self.response, socket)
     }

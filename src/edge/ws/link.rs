@@ -15,8 +15,9 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::WebSocket;
 use super::clock::{Clock, Due};
+use super::fragments::TooManyFragments;
 use super::outbox::Opcode;
-use crate::edge::Face;
+use crate::edge::{Face, conversation};
 use crate::types::{Code, Error, limits};
 use crate::wire::code;
 
@@ -70,6 +71,7 @@ impl End {
     fn of_transport(error: &WsError) -> Self {
         let (number, why) = match error {
             WsError::Capacity(_) => (close::TOO_BIG, "The message is over the limit.".to_owned()),
+            WsError::Io(why) if why.get_ref().is_some_and(|why| why.is::<TooManyFragments>()) => (close::TOO_BIG, TooManyFragments.to_string()),
             WsError::Utf8(_) => (close::INVALID, "The text is not UTF-8.".to_owned()),
             WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return Self::Gone,
             WsError::Protocol(why) => (close::PROTOCOL, why.to_string()),
@@ -79,16 +81,8 @@ impl End {
     }
 }
 
-/// What came up.
-#[derive(Debug)]
-pub enum Heard {
-    /// A text or binary message.
-    Message(Message),
-    /// The broker begins to stop. Said once.
-    Draining,
-    /// It is over: call [`Link::finish`].
-    End(End),
-}
+/// What came up: a text or binary message, the broker's stop, or the end, after which [`Link::finish`] is called.
+pub type Heard = conversation::Heard<Message, End>;
 
 /// One WebSocket.
 pub struct Link {
@@ -133,7 +127,7 @@ impl Link {
             && draining.as_mut().poll(cx).is_ready()
         {
             self.draining = None;
-            return Poll::Ready(Heard::Draining);
+            return Poll::Ready(Heard::Leaving(limits::ADMISSION_WAIT));
         }
         if reading {
             self.poll_read(cx)

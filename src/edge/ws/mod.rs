@@ -13,15 +13,14 @@ use crate::types::name::quote;
 use crate::types::request::{OnGap, SubscribeRequest, Takeover};
 use crate::types::{Error, Result, limits};
 
-mod answers;
 mod clock;
 mod connection;
 mod dialect;
 mod echo;
+mod fragments;
 mod handshake;
 mod link;
 mod outbox;
-mod readers;
 
 use dialect::Dialect;
 use handshake::{Subprotocol, Upgrade};
@@ -42,7 +41,7 @@ fn config(message_max_bytes: usize) -> WebSocketConfig {
 }
 
 async fn open(socket: Socket, early: Vec<u8>, message_max_bytes: usize) -> WebSocket {
-    let tee = Tee { socket, outbox: outbox::Outbox::default() };
+    let tee = Tee::new(socket, &early);
     let config = Some(config(message_max_bytes));
     if early.is_empty() {
         WebSocketStream::from_raw_socket(tee, Role::Server, config).await
@@ -105,8 +104,11 @@ pub async fn echo(State(face): State<Face>, Anyone(who): Anyone, request: Reques
     Ok(response.into_response())
 }
 
-/// What the URL of one subscription asks for.
-fn subscribe_request(path: &Path, query: &mut Query) -> Result<SubscribeRequest> {
+/// What the URL of one subscription asks for, of whatever carrier.
+///
+/// # Errors
+/// `bad_parameter`.
+pub fn subscribe_request(path: &Path, query: &mut Query) -> Result<SubscribeRequest> {
     let mut request = SubscribeRequest::new(path.stream()?, Some(path.subscription()?));
     request.from = query.take_filled("from").map(|text| super::http::start(&text, "from")).transpose()?;
     request.takeover = query.take_filled("takeover").map_or(Ok(Takeover::default()), |text| word("takeover", &text, Takeover::parse, "steal or reject"))?;
@@ -120,6 +122,10 @@ fn subscribe_request(path: &Path, query: &mut Query) -> Result<SubscribeRequest>
     Ok(request)
 }
 
-fn word<T>(name: &str, text: &str, parse: impl Fn(&str) -> Option<T>, words: &str) -> Result<T> {
+/// One of a few words in the query.
+///
+/// # Errors
+/// `bad_parameter`, listing them.
+pub fn word<T>(name: &str, text: &str, parse: impl Fn(&str) -> Option<T>, words: &str) -> Result<T> {
     parse(text).ok_or_else(|| Error::bad(name, format!("Query parameter {name} is {}; it may be {words}.", quote(text))))
 }

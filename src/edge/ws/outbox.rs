@@ -12,6 +12,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::fragments::{Fragments, TooManyFragments};
+
 /// Payloads up to this size are copied behind their header: cheaper than a slice of their own.
 const COPY_BYTES: usize = 1024;
 /// Slices handed to the system at once.
@@ -161,6 +163,19 @@ pub struct Tee<S> {
     pub socket: S,
     /// What is on its way to it.
     pub outbox: Outbox,
+    /// What comes from it.
+    pub fragments: Fragments,
+    /// A message had too many of them: nothing more is read.
+    pub crumbled: bool,
+}
+
+impl<S> Tee<S> {
+    /// A socket that has sent `early` already.
+    pub fn new(socket: S, early: &[u8]) -> Self {
+        let mut fragments = Fragments::default();
+        let crumbled = fragments.pass(early).is_err();
+        Self { socket, outbox: Outbox::default(), fragments, crumbled }
+    }
 }
 
 impl<S: AsyncWrite + Unpin> Tee<S> {
@@ -175,7 +190,21 @@ impl<S: AsyncWrite + Unpin> Tee<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Tee<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_read(cx, buf)
+        let this = self.get_mut();
+        if this.crumbled {
+            return Poll::Ready(Err(std::io::Error::other(TooManyFragments)));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
+        // What is whole before the frame that is too many is heard all the same.
+        if let Err(good) = this.fragments.pass(&buf.filled()[before..]) {
+            this.crumbled = true;
+            buf.set_filled(before + good);
+            if good == 0 {
+                return Poll::Ready(Err(std::io::Error::other(TooManyFragments)));
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -2,6 +2,7 @@
 //! always present. Made at most once per batch and shared by all JSON readers.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -94,25 +95,63 @@ pub fn event_json(out: &mut Vec<u8>, head: &BatchHead, offset: u64, event: &Even
 pub fn events_json(out: &mut Vec<u8>, slices: &[Slice]) {
     let begin = out.len();
     for slice in slices {
-        let head = &slice.batch().head;
-        // Rendering a large batch for a few of its events would keep the text of all of them in memory.
-        if slice.count() * 8 < u64::from(head.count) {
-            let common = Common::of(head);
-            for (offset, event) in slice.events() {
-                common.event(out, offset, &event);
-                out.push(b',');
+        match shared(slice) {
+            Some((rendered, range)) => out.extend_from_slice(&rendered.bytes[range]),
+            None => {
+                let common = Common::of(&slice.batch().head);
+                for (offset, event) in slice.events() {
+                    common.event(out, offset, &event);
+                    out.push(b',');
+                }
             }
-            continue;
         }
-        let rendered = slice.batch().rendered(render);
-        let end_of = |offset: u64| match offset.checked_sub(head.base_offset + 1) {
-            None => 0,
-            Some(index) => rendered.ends.get(index as usize).map_or(rendered.bytes.len(), |end| *end as usize),
-        };
-        out.extend_from_slice(&rendered.bytes[end_of(slice.from())..end_of(slice.to())]);
     }
     if out.len() > begin {
         out.pop();
+    }
+}
+
+/// Hands out the events of all slices one by one, each in its JSON form. Rendered and shared as by [`events_json`].
+pub fn each_event_json(slices: &[Slice], mut hand_out: impl FnMut(u64, &[u8])) {
+    let mut own = Vec::new();
+    for slice in slices {
+        match shared(slice) {
+            Some((rendered, range)) => {
+                let mut begin = range.start;
+                for offset in slice.from()..slice.to() {
+                    let end = end_of(rendered, &slice.batch().head, offset + 1);
+                    hand_out(offset, &rendered.bytes[begin..end - 1]); // a comma ends each
+                    begin = end;
+                }
+            }
+            None => {
+                let common = Common::of(&slice.batch().head);
+                for (offset, event) in slice.events() {
+                    own.clear();
+                    common.event(&mut own, offset, &event);
+                    hand_out(offset, &own);
+                }
+            }
+        }
+    }
+}
+
+/// The batch's one rendering, and where the slice stands in it. `None` when too small a part is wanted: rendering a large batch for
+/// a few of its events would keep the text of all of them in memory.
+fn shared(slice: &Slice) -> Option<(&Rendered, Range<usize>)> {
+    let head = &slice.batch().head;
+    if slice.count() * 8 < u64::from(head.count) {
+        return None;
+    }
+    let rendered = slice.batch().rendered(render);
+    Some((rendered, end_of(rendered, head, slice.from())..end_of(rendered, head, slice.to())))
+}
+
+/// Where the events before `offset` end.
+fn end_of(rendered: &Rendered, head: &BatchHead, offset: u64) -> usize {
+    match offset.checked_sub(head.base_offset + 1) {
+        None => 0,
+        Some(index) => rendered.ends.get(index as usize).map_or(rendered.bytes.len(), |end| *end as usize),
     }
 }
 

@@ -34,22 +34,30 @@ pub fn decode_client(bytes: impl AsRef<[u8]>) -> Result<ClientFrame, FrameError>
     let other = |about: About| move |error: Error| FrameError::of_other(error, about);
     match variant {
         1 => auth(body).map_err(other(About::Connection)),
-        2 => subscribe(body).map_err(other(about_sub())),
+        2 => subscribe(body).map(|(sub, request)| ClientFrame::Subscribe { sub, request }).map_err(other(about_sub())),
         3 => ack(body).map_err(other(about_sub())),
         4 => read::<v1::AddCredit>("AddCredit", body)
             .map(|m| ClientFrame::Credit { sub: m.sub, credit: Credit { events: m.events, bytes: m.bytes } })
             .map_err(other(about_sub())),
         5 => read::<v1::Unsubscribe>("Unsubscribe", body).map(|m| ClientFrame::Unsubscribe { sub: m.sub }).map_err(other(about_sub())),
         6 => read::<v1::Ping>("Ping", body).map(|_| ClientFrame::Ping).map_err(other(About::Connection)),
-        7 => open_producer(body).map_err(other(about_req())),
+        7 => open_producer(body).map(|(req, request)| ClientFrame::OpenProducer { req, request }).map_err(other(about_req())),
         8 => resume(body).map_err(other(about_req())),
-        9 => append(body).map_err(|error| FrameError { error, about: about_req(), append: Some(append_session(body)) }),
-        10 => commit(body).map_err(other(about_req())),
+        9 => append(body).map(|(req, request)| ClientFrame::Append { req, request }).map_err(|error| FrameError {
+            error,
+            about: about_req(),
+            append: Some(append_session(body)),
+        }),
+        10 => commit(body).map(|(req, request)| ClientFrame::Commit { req, request }).map_err(other(about_req())),
         n => Err(FrameError::of_anything(Error::new(crate::types::Code::UnknownField, format!("ClientFrame has no variant {n}.")).detail("field", "frame"))),
     }
 }
 
-fn read<M: Message + Default>(name: &'static str, body: &[u8]) -> Result<M, Error> {
+/// Reads the message `name` of package `tidelog.v1`, strictly. It has no events: those are taken as they are.
+///
+/// # Errors
+/// `unknown_field` or `bad_parameter`.
+pub fn read<M: Message + Default>(name: &'static str, body: &[u8]) -> Result<M, Error> {
     strict::check(name, body)?;
     M::decode(body).map_err(|e| Error::bad("frame", format!("The frame is not a protobuf {name}: {e}.")))
 }
@@ -90,43 +98,71 @@ fn auth(body: &[u8]) -> Result<ClientFrame, Error> {
     Ok(ClientFrame::Auth { key, ticket })
 }
 
-fn subscribe(body: &[u8]) -> Result<ClientFrame, Error> {
+/// A position at `field`.
+///
+/// # Errors
+/// `bad_parameter` when it says none.
+pub fn start(field: &str, start: &v1::Start) -> Result<Start, Error> {
+    match start.start {
+        Some(v1::start::Start::Offset(offset)) => Ok(Start::Offset(offset)),
+        Some(v1::start::Start::TimeUs(us)) if jiff::Timestamp::from_microsecond(us).is_ok() => Ok(Start::Time(TimeUs(us))),
+        Some(v1::start::Start::Place(place)) if place == v1::Place::Earliest as i32 => Ok(Start::Earliest),
+        Some(v1::start::Start::Place(place)) if place == v1::Place::Latest as i32 => Ok(Start::Latest),
+        _ => Err(Error::bad(field, format!("{field} says no position; give an offset, a place or a time."))),
+    }
+}
+
+/// About another live session.
+pub fn takeover(number: i32) -> Takeover {
+    if number == v1::Takeover::Reject as i32 { Takeover::Reject } else { Takeover::Steal }
+}
+
+/// About events that are gone.
+pub fn on_gap(number: i32) -> Option<OnGap> {
+    match v1::OnGap::try_from(number) {
+        Ok(v1::OnGap::Fail) => Some(OnGap::Fail),
+        Ok(v1::OnGap::Skip) => Some(OnGap::Skip),
+        Ok(v1::OnGap::Default) | Err(_) => None,
+    }
+}
+
+/// How safe an ack must be.
+pub fn ack_level(number: i32) -> AckLevel {
+    if number == v1::AckLevel::Received as i32 { AckLevel::Received } else { AckLevel::Durable }
+}
+
+/// Reads a `Subscribe`: the client's number for the reader, and what it asks.
+///
+/// # Errors
+/// `unknown_field` or `bad_parameter`.
+pub fn subscribe(body: &[u8]) -> Result<(u64, SubscribeRequest), Error> {
     let m: v1::Subscribe = read("Subscribe", body)?;
-    let from = match m.from {
-        None => None,
-        Some(v1::Start { start: Some(v1::start::Start::Offset(offset)) }) => Some(Start::Offset(offset)),
-        Some(v1::Start { start: Some(v1::start::Start::TimeUs(us)) }) if jiff::Timestamp::from_microsecond(us).is_ok() => Some(Start::Time(TimeUs(us))),
-        Some(v1::Start { start: Some(v1::start::Start::Place(place)) }) if place == v1::Place::Earliest as i32 => Some(Start::Earliest),
-        Some(v1::Start { start: Some(v1::start::Start::Place(place)) }) if place == v1::Place::Latest as i32 => Some(Start::Latest),
-        Some(_) => return Err(Error::bad("from", "from says no position; give an offset, a place or a time.")),
-    };
     let request = SubscribeRequest {
         stream: convert::stream("stream", &m.stream)?,
         subscription: m.subscription.map(|s| convert::subscription("subscription", &s)).transpose()?,
         create: m.create,
         stream_id: m.stream_id.map(StreamId),
         rewind: m.rewind,
-        from,
+        from: m.from.map(|from| start("from", &from)).transpose()?,
         filter: m.filter,
         credit: m.credit.map(|c| Credit { events: c.events, bytes: c.bytes }),
-        takeover: if m.takeover == v1::Takeover::Reject as i32 { Takeover::Reject } else { Takeover::Steal },
-        on_gap: match v1::OnGap::try_from(m.on_gap) {
-            Ok(v1::OnGap::Fail) => Some(OnGap::Fail),
-            Ok(v1::OnGap::Skip) => Some(OnGap::Skip),
-            Ok(v1::OnGap::Default) | Err(_) => None,
-        },
+        takeover: takeover(m.takeover),
+        on_gap: on_gap(m.on_gap),
         log_epoch: m.log_epoch,
     };
-    Ok(ClientFrame::Subscribe { sub: m.sub, request })
+    Ok((m.sub, request))
 }
 
 fn ack(body: &[u8]) -> Result<ClientFrame, Error> {
     let m: v1::Ack = read("Ack", body)?;
-    let level = if m.level == v1::AckLevel::Received as i32 { AckLevel::Received } else { AckLevel::Durable };
-    Ok(ClientFrame::Ack { sub: m.sub, offset: m.offset, level })
+    Ok(ClientFrame::Ack { sub: m.sub, offset: m.offset, level: ack_level(m.level) })
 }
 
-fn open_producer(body: &[u8]) -> Result<ClientFrame, Error> {
+/// Reads an `OpenProducer`: the request's number, and what it asks.
+///
+/// # Errors
+/// `unknown_field` or `bad_parameter`.
+pub fn open_producer(body: &[u8]) -> Result<(u64, OpenProducerRequest), Error> {
     let m: v1::OpenProducer = read("OpenProducer", body)?;
     let request = OpenProducerRequest {
         stream: m.stream.map(|s| convert::stream("stream", &s)).transpose()?,
@@ -138,7 +174,7 @@ fn open_producer(body: &[u8]) -> Result<ClientFrame, Error> {
             Ok(v1::Expect::Any) | Err(_) => Expect::Any,
         },
     };
-    Ok(ClientFrame::OpenProducer { req: m.req, request })
+    Ok((m.req, request))
 }
 
 fn resume(body: &[u8]) -> Result<ClientFrame, Error> {
@@ -166,7 +202,11 @@ fn part(bytes: &[u8]) -> (BytesMut, &[u8]) {
     (head, events)
 }
 
-fn append(body: &[u8]) -> Result<ClientFrame, Error> {
+/// Reads an `Append`: the request's number, and what it asks. Its events stay bytes.
+///
+/// # Errors
+/// `unknown_field`, `bad_parameter` or `too_large`.
+pub fn append(body: &[u8]) -> Result<(u64, AppendRequest), Error> {
     strict::check("Append", body)?;
     let (head, events) = part(body);
     let m: v1::Append = v1::Append::decode(head.freeze()).map_err(|e| Error::bad("frame", format!("The frame is not a protobuf Append: {e}.")))?;
@@ -177,10 +217,14 @@ fn append(body: &[u8]) -> Result<ClientFrame, Error> {
         expected_next_offset: m.expected_next_offset,
         events: Events::from_wire(events)?,
     };
-    Ok(ClientFrame::Append { req: m.req, request })
+    Ok((m.req, request))
 }
 
-fn commit(body: &[u8]) -> Result<ClientFrame, Error> {
+/// Reads a `Commit`: the request's number, and what it asks.
+///
+/// # Errors
+/// `unknown_field`, `bad_parameter` or `too_large`.
+pub fn commit(body: &[u8]) -> Result<(u64, CommitRequest), Error> {
     const APPENDS: u32 = 4;
     strict::check("Commit", body)?;
     let (mut head, mut appends) = (BytesMut::new(), Vec::new());
@@ -212,7 +256,7 @@ fn commit(body: &[u8]) -> Result<ClientFrame, Error> {
             .map(|(i, c)| convert::check(&format!("checks[{i}]"), &c.stream, c.expected_next_offset))
             .collect::<Result<_, _>>()?,
     };
-    Ok(ClientFrame::Commit { req: m.req, request })
+    Ok((m.req, request))
 }
 
 fn commit_append(index: usize, content: &[u8]) -> Result<CommitAppend, Error> {

@@ -19,9 +19,16 @@ const BATCHES: u8 = 15;
 
 /// Writes one server frame. Whole batches are the stored bytes, copied once.
 pub fn encode_server(frame: &ServerFrame) -> Bytes {
+    let mut out = BytesMut::new();
+    put_server(&mut out, frame);
+    out.freeze()
+}
+
+/// Writes one server frame behind what is there.
+pub fn put_server(out: &mut BytesMut, frame: &ServerFrame) {
     use v1::server_frame::Frame;
     let frame = match frame {
-        ServerFrame::Events { sub, stream, slices, lag } => return encode_events(*sub, stream, slices, lag),
+        ServerFrame::Events { sub, stream, slices, lag } => return put_events(out, *sub, stream, slices, lag),
         ServerFrame::Hello(hello) => Frame::Hello(v1::Hello {
             version: hello.version.clone(),
             limits: hello.limits.iter().map(|(name, value)| v1::Limit { name: name.clone(), value: *value }).collect(),
@@ -40,35 +47,54 @@ pub fn encode_server(frame: &ServerFrame) -> Bytes {
         ServerFrame::Live { sub, next_offset } => Frame::Live(v1::Live { sub: *sub, next_offset: *next_offset }),
         ServerFrame::Progress { sub, next } => Frame::Progress(v1::Progress { sub: *sub, next: *next }),
         ServerFrame::Gap { sub, from, to, reason } => Frame::Gap(v1::Gap { sub: *sub, from: *from, to: *to, reason: reason.as_str().into() }),
-        ServerFrame::Acked { sub, reply } => Frame::Acked(v1::Acked { sub: *sub, offset: reply.offset, next: reply.next, stale: reply.stale }),
+        ServerFrame::Acked { sub, reply } => Frame::Acked(acked(*sub, reply)),
         ServerFrame::Unsubscribed { sub } => Frame::Unsubscribed(v1::Unsubscribed { sub: *sub }),
         ServerFrame::Pong => Frame::Pong(v1::Pong {}),
-        ServerFrame::ProducerOpened { req, reply } => Frame::ProducerOpened(v1::ProducerOpened {
-            req: *req,
-            producer: reply.producer.to_string(),
-            epoch: reply.epoch,
-            last_seq: reply.last_seq,
-            next_offset: reply.next_offset,
-            stream_id: reply.stream_id.map(|id| id.0),
-            log_epoch: reply.log_epoch,
-            origin: reply.origin.as_str().into(),
-        }),
+        ServerFrame::ProducerOpened { req, reply } => Frame::ProducerOpened(producer_opened(*req, reply)),
         ServerFrame::Resumed { req } => Frame::Resumed(v1::Resumed { req: *req }),
-        ServerFrame::Appended { req, reply } => Frame::Appended(v1::Appended {
-            req: *req,
-            first_offset: reply.first_offset,
-            last_offset: reply.last_offset,
-            count: reply.count,
-            duplicate: reply.duplicate,
-            durability: "fsync".into(),
-        }),
-        ServerFrame::Committed { req, reply } => Frame::Committed(committed_message(*req, reply)),
+        ServerFrame::Appended { req, reply } => Frame::Appended(appended(*req, reply)),
+        ServerFrame::Committed { req, reply } => Frame::Committed(committed(*req, reply)),
         ServerFrame::Error { about, error, request_id } => Frame::Error(error_message(*about, error, request_id)),
     };
-    v1::ServerFrame { frame: Some(frame) }.encode_to_vec().into()
+    let frame = v1::ServerFrame { frame: Some(frame) };
+    out.reserve(frame.encoded_len());
+    frame.encode(out).expect("a buffer that grows has room");
 }
 
-fn committed_message(req: u64, reply: &Committed) -> v1::Committed {
+/// Answer to an ack.
+pub fn acked(sub: u64, reply: &Acked) -> v1::Acked {
+    v1::Acked { sub, offset: reply.offset, next: reply.next, stale: reply.stale }
+}
+
+/// Answer to opening a producer.
+pub fn producer_opened(req: u64, reply: &ProducerOpened) -> v1::ProducerOpened {
+    v1::ProducerOpened {
+        req,
+        producer: reply.producer.to_string(),
+        epoch: reply.epoch,
+        last_seq: reply.last_seq,
+        next_offset: reply.next_offset,
+        stream_id: reply.stream_id.map(|id| id.0),
+        log_epoch: reply.log_epoch,
+        origin: reply.origin.as_str().into(),
+    }
+}
+
+/// Answer to an append.
+pub fn appended(req: u64, reply: &Appended) -> v1::Appended {
+    v1::Appended {
+        req,
+        first_offset: reply.first_offset,
+        last_offset: reply.last_offset,
+        count: reply.count,
+        duplicate: reply.duplicate,
+        durability: "fsync".into(),
+        dedup_until_us: None,
+    }
+}
+
+/// Answer to a commit.
+pub fn committed(req: u64, reply: &Committed) -> v1::Committed {
     v1::Committed {
         req,
         acks: reply
@@ -85,7 +111,13 @@ fn committed_message(req: u64, reply: &Committed) -> v1::Committed {
     }
 }
 
-fn error_message(about: About, error: &Error, request_id: &str) -> v1::Error {
+/// How far a reader is behind.
+pub fn lag(lag: &Lag) -> v1::Lag {
+    v1::Lag { events: lag.events, bytes: lag.bytes, seconds: lag.seconds }
+}
+
+/// An error as clients see it.
+pub fn error_message(about: About, error: &Error, request_id: &str) -> v1::Error {
     v1::Error {
         about: match about {
             About::Connection => None,
@@ -107,26 +139,38 @@ fn error_message(about: About, error: &Error, request_id: &str) -> v1::Error {
 }
 
 /// A prefix per reader, then bytes that all readers share.
-fn encode_events(sub: u64, stream: &StreamName, slices: &[Slice], lag: &Lag) -> Bytes {
-    let head = v1::Delivered {
-        sub,
-        stream: stream.to_string(),
-        lag: Some(v1::Lag { events: lag.events, bytes: lag.bytes, seconds: lag.seconds }),
-        batches: Vec::new(),
-    }
-    .encode_to_vec();
-    let batches: Vec<Bytes> = slices.iter().map(Slice::encode).collect();
-    let body = head.len() + batches.iter().map(|b| 1 + varint::len(b.len() as u64) + b.len()).sum::<usize>();
-    let mut out = BytesMut::with_capacity(body + 12);
+fn put_events(out: &mut BytesMut, sub: u64, stream: &StreamName, slices: &[Slice], behind: &Lag) {
+    let head = v1::Delivered { sub, stream: stream.to_string(), lag: Some(lag(behind)), batches: Vec::new() };
+    let batches = encoded(slices);
+    let body = head.encoded_len() + batches_len(&batches);
+    out.reserve(body + 12);
     out.put_u8(EVENTS_VARIANT << 3 | 2);
-    varint::put(&mut out, body as u64);
-    out.put_slice(&head);
-    for batch in &batches {
+    varint::put(out, body as u64);
+    put_with_batches(out, &head, &batches);
+}
+
+/// Writes a message that ends in batches (`Delivered`, `Pulled`, `ReadResponse`) behind what is there. `head` is all of it but them.
+pub fn put_batches(out: &mut BytesMut, head: &impl Message, slices: &[Slice]) {
+    let batches = encoded(slices);
+    out.reserve(head.encoded_len() + batches_len(&batches));
+    put_with_batches(out, head, &batches);
+}
+
+fn encoded(slices: &[Slice]) -> Vec<Bytes> {
+    slices.iter().map(Slice::encode).collect()
+}
+
+fn batches_len(batches: &[Bytes]) -> usize {
+    batches.iter().map(|b| 1 + varint::len(b.len() as u64) + b.len()).sum()
+}
+
+fn put_with_batches(out: &mut BytesMut, head: &impl Message, batches: &[Bytes]) {
+    head.encode(out).expect("a buffer that grows has room");
+    for batch in batches {
         out.put_u8(BATCHES << 3 | 2);
-        varint::put(&mut out, batch.len() as u64);
+        varint::put(out, batch.len() as u64);
         out.put_slice(batch);
     }
-    out.freeze()
 }
 
 /// Reads one server frame. Unknown fields are ignored; `None` is a variant this version does not know, to be ignored too.

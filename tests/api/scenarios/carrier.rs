@@ -7,10 +7,13 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::client::RustClient;
+use super::grpc::Calls;
 use super::rest::Rest;
-use super::socket::Socket;
+use super::socket::{Socket, WebSocket};
+use super::sse::Sse;
 use super::values::{Acked, Append, Commit, Committed, Delivery, Event, Opened, Refusal, Stored, StreamSeen, Subscribe, Subscribed, SubscriptionSeen};
 use super::{ws_json::JsonText, ws_proto::Protobuf};
+use crate::grpc_client::Connected;
 
 /// What a step answers.
 pub type Answer<T> = Result<T, Refusal>;
@@ -22,6 +25,8 @@ pub enum Step {
     Administer,
     /// One event by its place.
     ReadOne,
+    /// Raw line ends inside JSON data, as they were sent.
+    ReadLineEnds,
     /// A producer of a stream, or of commits.
     OpenProducer,
     OpenCommitProducer,
@@ -47,9 +52,13 @@ pub enum Step {
     HearTheEnd,
     /// Acknowledge any offset at all and hear the whole answer.
     AckAnything,
+    /// Ask for an ack although the reader has no subscription to name.
+    AckNothing,
     Credit,
     /// Open with more credit than the subscription's own window.
     Widen,
+    /// Open with less.
+    Narrow,
     Commit,
 }
 
@@ -71,23 +80,46 @@ pub enum Kind {
     RestOverHttp2,
     RestOverUnix,
     ClientInJsonOverUnix,
+    Sse,
+    SseOverHttp2,
+    GrpcConnect,
+    GrpcCalls,
+    GrpcCallsOverUnix,
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] =
-        [Self::WsJson, Self::WsProto, Self::Rest, Self::Client, Self::WsJsonOverUnix, Self::RestOverHttp2, Self::RestOverUnix, Self::ClientInJsonOverUnix];
+    pub const ALL: [Self; 13] = [
+        Self::WsJson,
+        Self::WsProto,
+        Self::Rest,
+        Self::Client,
+        Self::Sse,
+        Self::GrpcConnect,
+        Self::GrpcCalls,
+        Self::WsJsonOverUnix,
+        Self::RestOverHttp2,
+        Self::RestOverUnix,
+        Self::ClientInJsonOverUnix,
+        Self::SseOverHttp2,
+        Self::GrpcCallsOverUnix,
+    ];
 
     /// The list: what this carrier cannot do.
     pub fn cannot(self) -> &'static [Step] {
         use Step::{
-            AckAnything, Administer, AppendStamped, AppendToId, Credit, Follow, HearTheEnd, Leave, OpenCommitProducer, Pipeline, ReadOne, Rewind, Unary, Widen,
+            AckAnything, AckNothing, Administer, AppendStamped, AppendToId, Credit, Follow, HearTheEnd, Leave, Narrow, OpenCommitProducer, Pipeline,
+            ReadLineEnds, ReadOne, Rewind, Unary, Widen,
         };
         match self {
             // Frames are the data plane; its appends share a session.
-            Self::WsJson | Self::WsProto | Self::WsJsonOverUnix => &[Administer, ReadOne, Unary],
+            Self::WsJson | Self::WsProto | Self::WsJsonOverUnix | Self::GrpcConnect => &[Administer, ReadOne, Unary],
             // It has no connection: reads without a subscription keep nothing between two calls, a cursor is moved back by `PUT …/cursor`,
             // the window is the subscription's, a session ends by time, and a pull finds its epoch fenced whoever did it.
-            Self::Rest | Self::RestOverHttp2 | Self::RestOverUnix => &[Pipeline, Credit, Widen, Follow, Rewind, Leave, HearTheEnd],
+            Self::Rest | Self::RestOverHttp2 | Self::RestOverUnix => &[Pipeline, Credit, Widen, Follow, Rewind, Leave, HearTheEnd, AckNothing],
+            // Its events are lines. A reader only listens: its window is the subscription's, and it leaves by hanging up. All else is REST.
+            Self::Sse | Self::SseOverHttp2 => &[ReadLineEnds, Pipeline, Credit, Widen, Narrow, Leave, AckNothing],
+            // A call names its subscription, and a call of its own has no order with others.
+            Self::GrpcCalls | Self::GrpcCallsOverUnix => &[ReadOne, Pipeline, AckNothing, Credit],
             // It numbers, pipelines, resumes, grants and acknowledges by itself, and sends stream ids where it knows them.
             Self::Client | Self::ClientInJsonOverUnix => &[ReadOne, OpenCommitProducer, AppendStamped, AppendToId, Pipeline, AckAnything, Credit],
         }
@@ -100,13 +132,18 @@ impl Kind {
     /// Connects when it is first used.
     pub fn open(self, at: &Address) -> Box<dyn Carrier> {
         match self {
-            Self::WsJson => Box::new(Socket::<JsonText>::tcp(at.tcp)),
-            Self::WsProto => Box::new(Socket::<Protobuf>::tcp(at.tcp)),
-            Self::WsJsonOverUnix => Box::new(Socket::<JsonText>::unix(&at.unix)),
+            Self::WsJson => Box::new(Socket::<WebSocket<JsonText>>::tcp(at.tcp)),
+            Self::WsProto => Box::new(Socket::<WebSocket<Protobuf>>::tcp(at.tcp)),
+            Self::WsJsonOverUnix => Box::new(Socket::<WebSocket<JsonText>>::unix(&at.unix)),
+            Self::GrpcConnect => Box::new(Socket::<Connected>::tcp(at.tcp)),
+            Self::GrpcCalls => Box::new(Calls::tcp(at.tcp)),
+            Self::GrpcCallsOverUnix => Box::new(Calls::unix(at.unix.clone())),
             Self::Rest => Box::new(Rest::http1(at.tcp)),
             Self::RestOverHttp2 => Box::new(Rest::http2(at.tcp)),
             Self::RestOverUnix => Box::new(Rest::unix(&at.unix)),
             Self::Client => Box::new(RustClient::binary(at.tcp)),
+            Self::Sse => Box::new(Sse::http1(at.tcp)),
+            Self::SseOverHttp2 => Box::new(Sse::http2(at.tcp)),
             Self::ClientInJsonOverUnix => Box::new(RustClient::json_over_unix(&at.unix)),
         }
     }

@@ -1,6 +1,6 @@
 //! One history, told over every carrier: each scenario of the table is played on all of them, and what was heard must be the same.
 //!
-//! A carrier is one adapter (`ws_json.rs`, `ws_proto.rs`, `rest.rs`, `client.rs`) and one row in [`Kind`], which lists the steps it
+//! A carrier is one adapter (`ws_json.rs`, `ws_proto.rs`, `grpc.rs`, `rest.rs`, `sse.rs`, `client.rs`) and one row in [`Kind`], which lists the steps it
 //! cannot do. Where a step is lacking, REST or a WebSocket does it for the carrier; a scenario that is about such a step names it in
 //! the table and is not played there.
 
@@ -8,12 +8,14 @@ mod bytes;
 mod carrier;
 mod client;
 mod commits;
+mod grpc;
 mod producers;
 mod pulls;
 mod refused;
 mod rest;
 mod sessions;
 mod socket;
+mod sse;
 mod stage;
 mod streams;
 mod switching;
@@ -41,7 +43,7 @@ struct Scenario {
 }
 
 /// The carriers of which all ordered pairs are tried.
-const PAIRED: [Kind; 4] = [Kind::WsJson, Kind::WsProto, Kind::Rest, Kind::Client];
+const PAIRED: [Kind; 7] = [Kind::WsJson, Kind::WsProto, Kind::GrpcConnect, Kind::GrpcCalls, Kind::Rest, Kind::Client, Kind::Sse];
 
 impl Scenario {
     /// Who plays it, with whom.
@@ -104,7 +106,7 @@ macro_rules! scenarios {
 
 scenarios! {
     bytes::an_event_comes_back_byte_for_byte_in_every_encoding;
-    bytes::json_data_keeps_its_white_space_numbers_and_escapes;
+    bytes::json_data_keeps_its_white_space_numbers_and_escapes needs [ReadLineEnds];
     bytes::headers_keep_their_order_and_names_their_letters;
     bytes::offsets_are_dense_and_pages_begin_anywhere_in_a_batch;
     bytes::one_event_is_read_by_its_place;
@@ -131,10 +133,10 @@ scenarios! {
     sessions::a_reader_begins_at_the_earliest_the_latest_an_offset_or_a_time;
     sessions::a_cursor_stays_where_it_was_acknowledged;
     sessions::a_subscription_is_created_only_when_asked_for;
-    sessions::an_ephemeral_reader_has_nothing_to_acknowledge needs [Follow];
+    sessions::an_ephemeral_reader_has_nothing_to_acknowledge needs [Follow, AckNothing];
     sessions::a_takeover_fences_the_reader_before_it;
     sessions::a_polite_reader_does_not_take_over needs [Leave];
-    sessions::the_ack_table_from_top_to_bottom needs [AckAnything];
+    sessions::the_ack_table_from_top_to_bottom needs [AckAnything, Narrow];
     sessions::a_position_behind_the_cursor_needs_a_rewind;
     sessions::a_position_of_another_history_or_beyond_the_end_moves_nothing;
     sessions::a_reader_below_the_beginning_fails_or_skips_the_gap;
@@ -149,13 +151,13 @@ scenarios! {
     windows::a_reader_may_ask_for_a_larger_window needs [Widen];
     windows::credit_widens_a_durable_window needs [Credit];
     windows::an_ephemeral_reader_lives_on_credit needs [Follow, Credit];
-    windows::a_window_cuts_a_batch_between_two_events;
+    windows::a_window_cuts_a_batch_between_two_events needs [Narrow];
     commits::a_commit_acknowledges_and_appends_at_once;
     commits::a_commit_sent_again_gets_its_first_answer;
     commits::one_refused_part_refuses_the_whole_commit;
     commits::an_ack_that_moves_nothing_refuses_the_commit;
     commits::a_check_holds_a_commit_back;
-    commits::a_fenced_session_commits_nothing;
+    commits::a_fenced_session_commits_nothing needs [Narrow];
     commits::a_producer_of_commits_follows_the_producer_table;
     commits::a_commit_needs_no_producer_and_goes_over_any_carrier needs [Subscribe] in pairs;
     switching::an_event_appended_over_one_carrier_is_read_over_another in pairs;
@@ -183,6 +185,8 @@ fn what_carriers_cannot_do_is_written_down() {
         println!("{kind:?} cannot {:?}", kind.cannot());
     }
     assert!(Kind::WsJson.cannot() == Kind::WsProto.cannot(), "the two subprotocols say the same things");
+    assert!(Kind::GrpcConnect.cannot() == Kind::WsProto.cannot(), "they carry the same frames");
+    assert!(Kind::GrpcCalls.can(&[Step::Subscribe, Step::AckAnything, Step::Commit, Step::Administer, Step::AppendStamped]));
     assert!(Kind::Client.can(&[Step::Send, Step::Subscribe, Step::Commit, Step::Administer]));
     assert!(Kind::Rest.can(&[Step::Administer, Step::ReadOne, Step::AppendStamped, Step::OpenProducer, Step::OpenCommitProducer]));
     assert!(Kind::Rest.can(&[Step::Subscribe, Step::AckAnything, Step::Commit]), "a pull is a reader like any other");

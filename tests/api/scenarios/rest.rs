@@ -91,6 +91,15 @@ impl Rest {
         self.call(http::Method::POST, path, Some(body.to_string())).await
     }
 
+    /// An ack at the address of a subscription.
+    pub async fn acknowledge(&self, at: &str, body: Value) -> Answer<Acked> {
+        let success = self.post(&format!("{at}/ack"), body).await?;
+        let metadata = success.metadata();
+        let acked = Acked { next: metadata["next"].as_u64().expect("a position"), stale: metadata["stale"].as_bool().expect("a flag") };
+        assert_eq!((success.status, metadata["acked_offset"].as_u64()), (200, acked.next.checked_sub(1)), "{metadata}");
+        Ok(acked)
+    }
+
     async fn pull(&self, at: &str, body: Value) -> Answer<Pulled> {
         let success = self.post(&format!("{at}/pull"), body).await?;
         assert_eq!(success.status, 200);
@@ -203,10 +212,7 @@ impl Carrier for Rest {
 
     async fn ack(&mut self, reader: ReaderNumber, offset: u64) -> Answer<Acked> {
         let (at, body) = self.readers[reader as usize].ack(offset);
-        let success = self.post(&format!("{at}/ack"), body).await?;
-        let metadata = success.metadata();
-        let acked = Acked { next: metadata["next"].as_u64().expect("a position"), stale: metadata["stale"].as_bool().expect("a flag") };
-        assert_eq!((success.status, metadata["acked_offset"].as_u64()), (200, acked.next.checked_sub(1)), "{metadata}");
+        let acked = self.acknowledge(&at, body).await?;
         self.readers[reader as usize].acked(acked.next);
         Ok(acked)
     }

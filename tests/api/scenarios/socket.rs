@@ -1,5 +1,5 @@
-//! A WebSocket without our client: one connection, requests by number, deliveries kept per reader. What frames look like is a
-//! [`Dialect`].
+//! A connection of frames without our client: requests by number, deliveries kept per reader. What carries the frames is a [`Line`]:
+//! a WebSocket, whose frames look like its [`Dialect`] says, or a gRPC call (`grpc.rs`).
 #![expect(clippy::result_large_err, reason = "a frame that nobody asked for goes back whole to whoever keeps it")]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -64,23 +64,31 @@ pub trait Dialect: Send + 'static {
     fn hear(message: &Message) -> Hear;
 }
 
+/// One open connection. `hello` is heard when it is open.
+#[async_trait]
+pub trait Line: Send + Sized + 'static {
+    async fn open(door: &Door) -> Self;
+    async fn say(&mut self, say: Say<'_>);
+    async fn hear(&mut self) -> Hear;
+}
+
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-enum Door {
+/// Where to knock.
+pub enum Door {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
-/// One open connection.
-struct Connection<D> {
+/// A WebSocket.
+pub struct WebSocket<D> {
     ws: WebSocketStream<Box<dyn Io>>,
-    /// Deliveries that came while something else was awaited.
-    waiting: BTreeMap<u64, VecDeque<Delivery>>,
     dialect: PhantomData<D>,
 }
 
-impl<D: Dialect> Connection<D> {
+#[async_trait]
+impl<D: Dialect> Line for WebSocket<D> {
     async fn open(door: &Door) -> Self {
         let io: Box<dyn Io> = match door {
             Door::Tcp(at) => Box::new(TcpStream::connect(at).await.expect("the port is open")),
@@ -90,9 +98,9 @@ impl<D: Dialect> Connection<D> {
         request.headers_mut().insert("sec-websocket-protocol", D::SUBPROTOCOL.parse().expect("a header"));
         let (ws, response) = tokio_tungstenite::client_async(request, io).await.expect("the upgrade is accepted");
         assert_eq!(response.headers()["sec-websocket-protocol"], D::SUBPROTOCOL);
-        let mut connection = Self { ws, waiting: BTreeMap::new(), dialect: PhantomData };
-        assert!(matches!(connection.hear().await, Hear::Hello), "the first frame is hello");
-        connection
+        let mut line = Self { ws, dialect: PhantomData };
+        assert!(matches!(line.hear().await, Hear::Hello), "the first frame is hello");
+        line
     }
 
     async fn say(&mut self, say: Say<'_>) {
@@ -108,11 +116,27 @@ impl<D: Dialect> Connection<D> {
             }
         }
     }
+}
+
+/// A line, and deliveries that came while something else was awaited.
+struct Connection<L> {
+    line: L,
+    waiting: BTreeMap<u64, VecDeque<Delivery>>,
+}
+
+impl<L: Line> Connection<L> {
+    async fn open(door: &Door) -> Self {
+        Self { line: L::open(door).await, waiting: BTreeMap::new() }
+    }
+
+    async fn say(&mut self, say: Say<'_>) {
+        self.line.say(say).await;
+    }
 
     /// Hears until `wanted` picks something; deliveries wait for their readers.
     async fn until<T>(&mut self, mut wanted: impl FnMut(Hear) -> Result<T, Hear>) -> T {
         loop {
-            match wanted(self.hear().await) {
+            match wanted(self.line.hear().await) {
                 Ok(found) => return found,
                 Err(Hear::Delivered(sub, deliveries)) => self.waiting.entry(sub).or_default().extend(deliveries),
                 // Nothing else was asked of this reader: its session is over.
@@ -124,9 +148,9 @@ impl<D: Dialect> Connection<D> {
 }
 
 /// See the module.
-pub struct Socket<D> {
+pub struct Socket<L> {
     door: Door,
-    connections: Vec<Connection<D>>,
+    connections: Vec<Connection<L>>,
     /// The number of the next request or reader.
     number: u64,
     /// Reader → connection, and whether its acks are of level `received`.
@@ -135,7 +159,7 @@ pub struct Socket<D> {
     spoilt: bool,
 }
 
-impl<D: Dialect> Socket<D> {
+impl<L: Line> Socket<L> {
     pub fn tcp(at: SocketAddr) -> Self {
         Self { door: Door::Tcp(at), connections: Vec::new(), number: 0, readers: BTreeMap::new(), spoilt: true }
     }
@@ -150,14 +174,14 @@ impl<D: Dialect> Socket<D> {
     }
 
     /// The connection for new requests and readers. Older ones stay for the readers they have.
-    async fn connection(&mut self) -> &mut Connection<D> {
+    async fn connection(&mut self) -> &mut Connection<L> {
         if std::mem::take(&mut self.spoilt) {
             self.connections.push(Connection::open(&self.door).await);
         }
         self.connections.last_mut().expect("there is one")
     }
 
-    async fn of_reader(&mut self, reader: ReaderNumber) -> &mut Connection<D> {
+    async fn of_reader(&mut self, reader: ReaderNumber) -> &mut Connection<L> {
         let (index, _) = self.readers[&reader];
         &mut self.connections[index]
     }
@@ -175,7 +199,7 @@ impl<D: Dialect> Socket<D> {
 }
 
 #[async_trait]
-impl<D: Dialect> Carrier for Socket<D> {
+impl<L: Line> Carrier for Socket<L> {
     async fn append(&mut self, append: &Append) -> Answer<Stored> {
         let answer = self.append_all(std::slice::from_ref(append)).await.remove(0);
         self.spoilt |= answer.is_err();

@@ -1,4 +1,4 @@
-//! Subprotocol `tidelog.v1.proto`, through the generated messages and not through our codec.
+//! Frames as protobuf, through the generated messages and not through our codec: subprotocol `tidelog.v1.proto`, and gRPC.
 
 use prost::Message as _;
 use tidelog::wire::proto::v1::{self, client_frame, server_frame, start};
@@ -34,7 +34,7 @@ fn stamp(Stamp { id, epoch, seq }: &Stamp) -> v1::ProducerStamp {
     v1::ProducerStamp { id: id.clone(), epoch: *epoch, seq: *seq }
 }
 
-fn append(req: u64, append: &Append) -> v1::Append {
+pub fn append(req: u64, append: &Append) -> v1::Append {
     v1::Append {
         req,
         stream: append.stream.clone(),
@@ -45,7 +45,7 @@ fn append(req: u64, append: &Append) -> v1::Append {
     }
 }
 
-fn commit(req: u64, commit: &Commit) -> v1::Commit {
+pub fn commit(req: u64, commit: &Commit) -> v1::Commit {
     let ack = |CommitAck { stream, subscription, epoch, offset }: &CommitAck| v1::CommitAck {
         stream: stream.clone(),
         subscription: subscription.clone(),
@@ -70,7 +70,7 @@ fn commit(req: u64, commit: &Commit) -> v1::Commit {
     }
 }
 
-fn subscribe(sub: u64, ask: &Subscribe) -> v1::Subscribe {
+pub fn subscribe(sub: u64, ask: &Subscribe) -> v1::Subscribe {
     let from = ask.from.map(|from| v1::Start {
         start: Some(match from {
             From::Offset(offset) => start::Start::Offset(offset),
@@ -101,7 +101,7 @@ fn subscribe(sub: u64, ask: &Subscribe) -> v1::Subscribe {
     }
 }
 
-fn events(batch: v1::EventBatch) -> Vec<Delivery> {
+pub fn events(batch: v1::EventBatch) -> Vec<Delivery> {
     let v1::EventBatch { base_offset, count, time_us, log_epoch, author_user, author_source, events } = batch;
     assert_eq!(count as usize, events.len(), "count counts the events");
     let one = |(offset, event): (u64, v1::Event)| {
@@ -125,25 +125,73 @@ fn events(batch: v1::EventBatch) -> Vec<Delivery> {
     (base_offset..).zip(events).map(one).collect()
 }
 
-fn refused(error: v1::Error) -> Hear {
-    let about = match error.about {
-        None => About::Connection,
-        Some(v1::error::About::Req(req)) => About::Req(req),
-        Some(v1::error::About::Sub(sub)) => About::Sub(sub),
-    };
+pub fn stored(a: v1::Appended) -> Stored {
+    assert_eq!(a.durability, "fsync");
+    Stored { first: a.first_offset, last: a.last_offset, count: a.count.into(), duplicate: a.duplicate }
+}
+
+pub fn opened(o: v1::ProducerOpened) -> Opened {
+    let v1::ProducerOpened { producer, epoch, last_seq, next_offset, stream_id, log_epoch, origin, .. } = o;
+    Opened { producer, epoch, last_seq, next_offset, stream_id, log_epoch, origin }
+}
+
+pub fn committed(c: v1::Committed) -> Committed {
+    Committed {
+        acks: c.acks.into_iter().map(|a| (a.stream, a.subscription, a.offset, a.next)).collect(),
+        appends: c.appends.into_iter().map(|a| (a.stream, a.first_offset, a.last_offset, a.count.into())).collect(),
+        duplicate: c.duplicate,
+    }
+}
+
+pub fn acked(a: &v1::Acked) -> Acked {
+    assert_eq!(a.offset, a.next.checked_sub(1));
+    Acked { next: a.next, stale: a.stale }
+}
+
+pub fn refusal(error: &v1::Error) -> Refusal {
     assert!(!error.request_id.is_empty(), "{error:?}");
     let applied = match error.applied() {
         v1::Applied::No => "no",
         v1::Applied::Unknown => "unknown",
     };
     let details = if error.details.is_empty() { serde_json::Map::new() } else { serde_json::from_str(&error.details).expect("details are an object") };
-    Hear::Refused(about, Refusal::new(&error.code, &error.rule, applied, &error.retry, &error.message, details))
+    Refusal::new(&error.code, &error.rule, applied, &error.retry, &error.message, details)
+}
+
+fn refused(error: v1::Error) -> Hear {
+    let about = match error.about {
+        None => About::Connection,
+        Some(v1::error::About::Req(req)) => About::Req(req),
+        Some(v1::error::About::Sub(sub)) => About::Sub(sub),
+    };
+    Hear::Refused(about, refusal(&error))
+}
+
+pub fn expect(word: &str) -> v1::Expect {
+    match word {
+        "any" => v1::Expect::Any,
+        "create" => v1::Expect::Create,
+        "resume" => v1::Expect::Resume,
+        other => panic!("expect {other}"),
+    }
 }
 
 impl Dialect for Protobuf {
     const SUBPROTOCOL: &'static str = "tidelog.v1.proto";
 
     fn say(say: &Say<'_>) -> Message {
+        Message::binary(Self::frame(say))
+    }
+
+    fn hear(message: &Message) -> Hear {
+        let Message::Binary(bytes) = message else { panic!("not binary: {message:?}") };
+        Self::heard(bytes.clone())
+    }
+}
+
+impl Protobuf {
+    /// A `ClientFrame`.
+    pub fn frame(say: &Say<'_>) -> Vec<u8> {
         use client_frame::Frame;
         let frame = match say {
             Say::Ping => Frame::Ping(v1::Ping {}),
@@ -151,21 +199,13 @@ impl Dialect for Protobuf {
             Say::Resume(req, stream, producer, seq) => {
                 Frame::Resume(v1::Resume { req: *req, stream: (*stream).to_owned(), producer: producer.map(str::to_owned), seq: *seq })
             }
-            Say::OpenProducer(req, stream, id, expect) => {
-                let expect = match *expect {
-                    "any" => v1::Expect::Any,
-                    "create" => v1::Expect::Create,
-                    "resume" => v1::Expect::Resume,
-                    other => panic!("expect {other}"),
-                };
-                Frame::OpenProducer(v1::OpenProducer {
-                    req: *req,
-                    stream: stream.map(str::to_owned),
-                    stream_id: None,
-                    producer: (*id).to_owned(),
-                    expect: expect.into(),
-                })
-            }
+            Say::OpenProducer(req, stream, id, expect) => Frame::OpenProducer(v1::OpenProducer {
+                req: *req,
+                stream: stream.map(str::to_owned),
+                stream_id: None,
+                producer: (*id).to_owned(),
+                expect: self::expect(expect).into(),
+            }),
             Say::Commit(req, what) => Frame::Commit(commit(*req, what)),
             Say::Subscribe(sub, ask) => Frame::Subscribe(subscribe(*sub, ask)),
             Say::Ack(sub, offset, received) => {
@@ -175,33 +215,20 @@ impl Dialect for Protobuf {
             Say::Credit(sub, events) => Frame::Credit(v1::AddCredit { sub: *sub, events: *events, bytes: 0 }),
             Say::Unsubscribe(sub) => Frame::Unsubscribe(v1::Unsubscribe { sub: *sub }),
         };
-        Message::binary(v1::ClientFrame { frame: Some(frame) }.encode_to_vec())
+        v1::ClientFrame { frame: Some(frame) }.encode_to_vec()
     }
 
-    fn hear(message: &Message) -> Hear {
+    /// A `ServerFrame`.
+    pub fn heard(bytes: bytes::Bytes) -> Hear {
         use server_frame::Frame;
-        let Message::Binary(bytes) = message else { panic!("not binary: {message:?}") };
-        let frame = v1::ServerFrame::decode(bytes.clone()).expect("a server frame").frame.expect("a known variant");
+        let frame = v1::ServerFrame::decode(bytes).expect("a server frame").frame.expect("a known variant");
         match frame {
             Frame::Hello(_) => Hear::Hello,
             Frame::Pong(_) => Hear::Pong,
-            Frame::Appended(a) => {
-                assert_eq!(a.durability, "fsync");
-                Hear::Stored(a.req, Stored { first: a.first_offset, last: a.last_offset, count: a.count.into(), duplicate: a.duplicate })
-            }
+            Frame::Appended(a) => Hear::Stored(a.req, stored(a)),
             Frame::Resumed(r) => Hear::Resumed(r.req),
-            Frame::ProducerOpened(o) => {
-                let v1::ProducerOpened { req, producer, epoch, last_seq, next_offset, stream_id, log_epoch, origin } = o;
-                Hear::Opened(req, Opened { producer, epoch, last_seq, next_offset, stream_id, log_epoch, origin })
-            }
-            Frame::Committed(c) => Hear::Committed(
-                c.req,
-                Committed {
-                    acks: c.acks.into_iter().map(|a| (a.stream, a.subscription, a.offset, a.next)).collect(),
-                    appends: c.appends.into_iter().map(|a| (a.stream, a.first_offset, a.last_offset, a.count.into())).collect(),
-                    duplicate: c.duplicate,
-                },
-            ),
+            Frame::ProducerOpened(o) => Hear::Opened(o.req, opened(o)),
+            Frame::Committed(c) => Hear::Committed(c.req, committed(c)),
             Frame::Subscribed(s) => {
                 let v1::Subscribed { sub, stream, stream_id, epoch, next, first_offset, next_offset, log_epoch } = s;
                 Hear::Subscribed(sub, Subscribed { stream, stream_id, epoch, next, first_offset, next_offset, log_epoch })
@@ -213,10 +240,7 @@ impl Dialect for Protobuf {
             Frame::Live(l) => Hear::Delivered(l.sub, vec![Delivery::Live { next_offset: l.next_offset }]),
             Frame::Progress(p) => panic!("progress without a filter: {p:?}"),
             Frame::Gap(g) => Hear::Delivered(g.sub, vec![Delivery::Gap { from: g.from, to: g.to, reason: g.reason }]),
-            Frame::Acked(a) => {
-                assert_eq!(a.offset, a.next.checked_sub(1));
-                Hear::Acked(a.sub, Acked { next: a.next, stale: a.stale })
-            }
+            Frame::Acked(a) => Hear::Acked(a.sub, acked(&a)),
             Frame::Unsubscribed(u) => Hear::Unsubscribed(u.sub),
             Frame::Error(error) => refused(error),
         }
