@@ -231,7 +231,10 @@ fn append_frame(req: u64, stream: &str, events: Events) -> ClientFrame {
 enum Follower {
     Socket(TcpStream),
     /// With its connection, which ends when nobody can call over it.
-    Grpc { body: hyper::body::Incoming, _connection: Grpc },
+    Grpc {
+        body: hyper::body::Incoming,
+        _connection: Grpc,
+    },
 }
 
 impl Follower {

@@ -91,6 +91,20 @@ proptest! {
         let _ = json::decode_server(&text);
         let _ = json::parse_events_json(text.as_bytes());
         let _ = json::parse_ndjson(&bytes, json::Lines::Data);
+        let _ = json::parse_ndjson(&bytes, json::Lines::Events);
+        let _ = json::in_its_line(crate::types::Error::bad("events[1].data", "Wrong."), &bytes);
+    }
+
+    #[test]
+    fn a_broken_line_is_found_wherever_it_stands(filled: Vec<bool>, bad in "[^\\s0-9\"tfn\\[{-]{1,20}", carriage: bool, events: bool) {
+        let (good, lines) = if events { ("{\"data\":1}", json::Lines::Events) } else { ("1", json::Lines::Data) };
+        let end = if carriage { "\r\n" } else { "\n" };
+        let before: String = filled.iter().map(|filled| format!("{}{end}", if *filled { good } else { "  " })).collect();
+        let error = json::parse_ndjson(format!("{before} {bad}{end}{good}{end}").as_bytes(), lines).unwrap_err();
+        prop_assert_eq!(error.details["line"].as_u64(), Some(filled.len() as u64 + 1));
+        prop_assert_eq!(error.details["column"].as_u64(), Some(2), "{}", error);
+        let index = filled.iter().filter(|filled| **filled).count();
+        prop_assert!(error.details["field"].as_str().unwrap().starts_with(&format!("events[{index}]")), "{}", error);
     }
 
     #[test]
