@@ -1,8 +1,9 @@
 //! Appends over REST in all their forms: keys against repetition, and errors that name line, field and byte.
 
 use serde_json::{Value, json};
+use tidelog::server::Server;
 
-use crate::support::{Answer, Broker, dev};
+use crate::support::{Answer, Broker, dev, on_disk, post_to};
 
 const EVENTS: &str = "/v1/streams/s/events";
 
@@ -116,6 +117,22 @@ async fn many_at_once_with_one_key_store_it_once() {
     assert_eq!(statuses.iter().filter(|s| **s == 200).count(), 31, "{statuses:?}");
     assert!(answers.iter().all(|a| a.metadata()["first_offset"] == 0));
     assert_eq!(stored(&broker).await, 1);
+}
+
+#[tokio::test]
+async fn a_key_outlives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyed = async |server: &Server, body: &str| post_to(server, EVENTS, &[("Idempotency-Key", "k")], body).await;
+    let server = on_disk(dir.path()).await;
+    assert_eq!(post_to(&server, "/v1/streams", &[], r#"{"name":"s"}"#).await.status, 201);
+    let mut first = keyed(&server, r#"{"events":[{"data":1}]}"#).await.metadata();
+    server.stop().await.expect("a clean stop");
+    let server = on_disk(dir.path()).await;
+    let again = keyed(&server, r#"{"events":[{"data":1}]}"#).await;
+    first["duplicate"] = true.into();
+    assert_eq!((again.status, again.metadata()), (200, first));
+    assert_eq!(keyed(&server, r#"{"events":[{"data":2}]}"#).await.code(), "idempotency_key_reused");
+    server.stop().await.expect("a clean stop");
 }
 
 #[tokio::test]

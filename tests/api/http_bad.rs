@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Broker, dev};
+use crate::support::{Broker, dev, serve};
 
 /// Every route with a name in it filled in, the methods it has, and whether it takes a JSON body.
 const ROUTES: &[(&str, &[&str], &[&str])] = &[
@@ -78,6 +78,21 @@ async fn every_route_refuses_methods_it_lacks_and_lists_those_it_has() {
         }
     }
     untouched(&broker).await;
+}
+
+#[tokio::test]
+async fn a_caller_without_a_credential_learns_nothing_from_any_route() {
+    let broker = serve().await;
+    let public = ["/", "/v1", "/v1/version", "/livez", "/readyz", "/metrics"];
+    for (path, methods, _) in ROUTES.iter().filter(|(path, ..)| !public.contains(path) && !path.ends_with("/connect")) {
+        for method in *methods {
+            for (content_type, body) in [("application/json", &b"{}"[..]), ("text/html", b"\xff garbage")] {
+                let answer = broker.ask(method, path, &[("Content-Type", content_type)], body).await;
+                assert_eq!((answer.status, answer.code().as_str()), (401, "unauthenticated"), "{method} {path}");
+                assert_eq!((answer.header("www-authenticate"), &answer.json()["metadata"]["details"]), (Some("Bearer"), &json!({})), "{method} {path}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidelog::server::{Mode, Server, Storage};
+use tidelog::server::{Mode, Server};
 use tidelog::types::limits;
 
-use crate::support::{Answer, Broker, PATIENCE, dev, exchange, start};
+use crate::support::{Answer, Broker, PATIENCE, dev, exchange, on_disk, post_to, start};
 
 const SUB: &str = "/v1/streams/s/subscriptions/b";
 const PULL: &str = "/v1/streams/s/subscriptions/b/pull";
@@ -126,6 +126,7 @@ async fn the_ack_table_holds_over_rest() {
     assert_eq!(refused(&ack(1, 10).await), is(409, "ack_beyond_end", "C-9"));
     let early = ack(1, 4).await;
     assert_eq!((refused(&early), &early.json()["metadata"]["details"]["next_delivered"]), (is(409, "ack_not_delivered", "C-10"), &json!(4)));
+    assert_eq!(refused(&ack(1, u64::MAX).await), is(400, "bad_parameter", ""));
     assert_eq!(ack(1, 2).await.metadata(), json!({"acked_offset":2,"next":3,"stale":false}), "C-11");
     assert_eq!(ack(1, 2).await.metadata(), json!({"acked_offset":2,"next":3,"stale":false}), "C-12");
     assert_eq!(ack(1, 0).await.metadata(), json!({"acked_offset":2,"next":3,"stale":true}), "C-13");
@@ -290,6 +291,7 @@ async fn a_pull_opens_at_a_place_as_any_reader_does() {
     let broker = with_events(6).await;
     for (body, code, rule) in [
         (r#"{"from":7}"#, "position_beyond_end", "C-3"),
+        (r#"{"from":18446744073709551615}"#, "position_beyond_end", "C-3"),
         (r#"{"from":2,"log_epoch":7}"#, "log_epoch_changed", "C-2"),
         (r#"{"log_epoch":7}"#, "log_epoch_changed", "C-2"),
     ] {
@@ -323,27 +325,15 @@ async fn what_is_not_there_cannot_be_pulled() {
 #[tokio::test]
 async fn a_token_outlives_a_restart_and_an_epoch_alone_does_not() {
     let dir = tempfile::tempdir().unwrap();
-    let begin = async || {
-        let mut config = tidelog::server::Config::for_tests(Mode::Serve { trust_loopback: true }, dir.path());
-        config.storage = Storage::Rocks;
-        config.raw.storage.cache_bytes = 8 << 20;
-        config.raw.storage.write_buffer_bytes = 16 << 20;
-        config.raw.storage.ballast_bytes = Some(0);
-        config.raw.storage.free_min_bytes = Some(0);
-        Server::start(config).await.expect("the broker starts")
-    };
-    let post = async |server: &Server, path: &str, body: &str| {
-        let tcp = tokio::net::TcpStream::connect(server.address()).await.unwrap();
-        exchange(tcp, "POST", path, &[("Content-Type", "application/json")], body.as_bytes()).await
-    };
-    let server = begin().await;
+    let post = async |server: &Server, path: &str, body: &str| post_to(server, path, &[], body).await;
+    let server = on_disk(dir.path()).await;
     assert_eq!(post(&server, "/v1/streams", r#"{"name":"s"}"#).await.status, 201);
     assert_eq!(post(&server, "/v1/streams/s/events", r#"{"events":[{"data":0},{"data":1},{"data":2}]}"#).await.status, 201);
     assert_eq!(post(&server, "/v1/streams/s/subscriptions", r#"{"name":"b"}"#).await.status, 201);
     let token = post(&server, PULL, r#"{"max_events":2}"#).await.metadata()["ack_token"].clone();
     server.stop().await.expect("a clean stop");
 
-    let server = begin().await;
+    let server = on_disk(dir.path()).await;
     assert_eq!(refused(&post(&server, ACK, r#"{"epoch":1,"offset":1}"#).await), is(409, "session_unknown", "C-8"));
     assert_eq!(refused(&post(&server, PULL, r#"{"epoch":1}"#).await), is(409, "session_unknown", "C-8"));
     let acked = post(&server, ACK, &json!({"ack_token": token}).to_string()).await;

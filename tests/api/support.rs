@@ -1,11 +1,12 @@
 //! A broker in this process, and clients without manners: they send exactly what they are told.
 
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
 use tempfile::TempDir;
-use tidelog::server::{Config, Mode, Server};
+use tidelog::server::{Config, Mode, Server, Storage};
 use tidelog::wire::frame::{ClientFrame, ServerFrame};
 use tidelog::wire::{json, proto};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -40,6 +41,23 @@ pub async fn start(mode: Mode, change: impl FnOnce(&mut Config)) -> Broker {
     change(&mut config);
     let server = Server::start(config).await.expect("the broker starts");
     Broker { server, dir }
+}
+
+/// A broker on this directory's disk, which can be stopped and started again.
+pub async fn on_disk(dir: &Path) -> Server {
+    let mut config = Config::for_tests(Mode::Serve { trust_loopback: true }, dir);
+    config.storage = Storage::Rocks;
+    config.raw.storage.cache_bytes = 8 << 20;
+    config.raw.storage.write_buffer_bytes = 16 << 20;
+    config.raw.storage.ballast_bytes = Some(0);
+    config.raw.storage.free_min_bytes = Some(0);
+    Server::start(config).await.expect("the broker starts")
+}
+
+/// Posts JSON on a connection of its own.
+pub async fn post_to(server: &Server, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let tcp = TcpStream::connect(server.address()).await.expect("the port is open");
+    exchange(tcp, "POST", path, &[&[("Content-Type", "application/json")], headers].concat(), body.as_bytes()).await
 }
 
 /// An HTTP answer.
