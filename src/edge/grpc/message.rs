@@ -72,19 +72,18 @@ async fn single_within(body: Body, max_bytes: usize, grace: Duration) -> Result<
     }
 }
 
-/// A request body that must bring [`limits::BODY_MIN_RATE`] after its grace.
+/// A request body that must bring [`limits::BODY_MIN_RATE`] after its grace. Most are there at once, and have no timer.
 struct Paced {
     body: Body,
     /// From when on the rate counts.
     counts: Instant,
     received: u64,
-    late: Pin<Box<Sleep>>,
+    late: Option<Pin<Box<Sleep>>>,
 }
 
 impl Paced {
     fn new(body: Body, grace: Duration) -> Self {
-        let counts = Instant::now() + grace;
-        Self { body, counts, received: 0, late: Box::pin(sleep_until(counts)) }
+        Self { body, counts: Instant::now() + grace, received: 0, late: None }
     }
 }
 
@@ -96,12 +95,15 @@ impl HttpBody for Paced {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             if let Some(Ok(frame)) = &frame {
                 self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
-                let late = self.counts + Duration::from_secs(self.received / limits::BODY_MIN_RATE);
-                self.late.as_mut().reset(late);
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(|e| Status::new(Code::Cancelled, e.to_string()))));
         }
-        match self.late.as_mut().poll(cx) {
+        let late = self.counts + Duration::from_secs(self.received / limits::BODY_MIN_RATE);
+        let timer = self.late.get_or_insert_with(|| Box::pin(sleep_until(late)));
+        if timer.deadline() != late {
+            timer.as_mut().reset(late);
+        }
+        match timer.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Some(Err(Status::deadline_exceeded("The message came too slowly: send at least 1 KiB each second.")))),
             Poll::Pending => Poll::Pending,
         }

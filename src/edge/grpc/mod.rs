@@ -214,16 +214,16 @@ async fn answered(call: Call, method: Method, headers: &HeaderMap, body: Body) -
     let one = match method {
         Method::Append => unary::append(&call, headers, message).await,
         Method::Ack => unary::ack(&call, message).await,
-        Method::OpenProducer => unary::open_producer(&call, message).await,
-        Method::Commit => unary::commit(&call, message).await,
-        Method::Pull => unary::pull(&call, message).await,
-        // Rare, so their states do not make every call larger.
+        // The others are rarer: behind a box their states do not make every call larger.
+        Method::OpenProducer => Box::pin(unary::open_producer(&call, message)).await,
+        Method::Commit => Box::pin(unary::commit(&call, message)).await,
+        Method::Pull => Box::pin(unary::pull(&call, message)).await,
         Method::Admin(method) => Box::pin(admin::answer(&call, method, &message)).await,
-        Method::Subscribe => match follow::subscribe(&call, message).await {
+        Method::Subscribe => match Box::pin(follow::subscribe(&call, message)).await {
             Ok(frames) => return body::many(frames),
             Err(error) => Err(error),
         },
-        Method::Read => match follow::read(call, message).await {
+        Method::Read => match Box::pin(follow::read(call, message)).await {
             Ok(pages) => return body::many(pages),
             Err(status) => return failed(status),
         },

@@ -107,3 +107,19 @@ fn unauthenticated() -> End {
 fn wrong_kind() -> End {
     End::Close(close::UNSUPPORTED, "tidelog.v1.json is text, tidelog.v1.proto is binary.".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what a call of `run` would be.
+    fn size_of<F>(_: impl FnOnce(Face, WebSocket, Principal, Dialect, Option<SubscribeRequest>, Arc<str>) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_a_small_task() {
+        let size = size_of(run);
+        assert!(size <= 4096, "{size} bytes; ten thousand of them may idle (benches/footprint.rs)");
+    }
+}

@@ -481,7 +481,7 @@ async fn metrics_are_numbers_with_distinct_names() {
 #[test]
 fn the_yardstick_writes_what_it_is_given() {
     let dir = tempfile::tempdir().unwrap();
-    let spent = raw_write(dir.path(), (0..10).map(|n| vec![n; 100]), 4).unwrap();
+    let spent = raw_write(dir.path(), (0..10).map(|n| vec![n; 100]), 4, false).unwrap();
     assert!(spent > std::time::Duration::ZERO);
 }
 

@@ -17,6 +17,7 @@ use super::socket::{Door, Hear, Line, Say};
 use super::values::{Acked, Append, Commit, Committed, Delivery, Event, Opened, Refusal, Stored, StreamSeen, Subscribe, Subscribed, SubscriptionSeen};
 use super::ws_proto::{self, Protobuf};
 use crate::grpc_client::{Connected, Grpc, error, next};
+use crate::support::PATIENCE;
 
 /// `Connect`.
 #[async_trait]
@@ -214,7 +215,20 @@ impl Carrier for Calls {
     }
 
     async fn unsubscribe(&mut self, reader: ReaderNumber) -> Answer<()> {
-        self.readers.remove(&reader).expect("a reader");
+        let Reader { stream, subscription, epoch, frames, .. } = self.readers.remove(&reader).expect("a reader");
+        drop(frames);
+        // Cancelling has no answer: the subscription tells when it is done.
+        let Some(name) = subscription else { return Ok(()) };
+        let detached = async {
+            loop {
+                let ask = v1::GetSubscriptionRequest { stream: stream.clone(), name: name.clone() };
+                let seen: Answer<v1::Subscription> = ask!(self, "/tidelog.v1.Admin/GetSubscription", ask);
+                if !seen.is_ok_and(|seen| seen.status == "Running" && Some(seen.epoch) == epoch) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, detached).await.expect("it detaches in time");
         Ok(())
     }
 
