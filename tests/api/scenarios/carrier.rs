@@ -118,7 +118,7 @@ impl Kind {
             Self::Rest | Self::RestOverHttp2 | Self::RestOverUnix => &[Pipeline, Credit, Widen, Follow, Rewind, Leave, HearTheEnd, AckNothing],
             // Its events are lines. A reader only listens: its window is the subscription's, and it leaves by hanging up. All else is REST.
             Self::Sse | Self::SseOverHttp2 => &[ReadLineEnds, Pipeline, Credit, Widen, Narrow, Leave, AckNothing],
-            // A call names its subscription, and a call of its own has no order with others.
+            // An ack names its subscription, and a call has no order with others.
             Self::GrpcCalls | Self::GrpcCallsOverUnix => &[ReadOne, Pipeline, AckNothing, Credit],
             // It numbers, pipelines, resumes, grants and acknowledges by itself, and sends stream ids where it knows them.
             Self::Client | Self::ClientInJsonOverUnix => &[ReadOne, OpenCommitProducer, AppendStamped, AppendToId, Pipeline, AckAnything, Credit],
