@@ -71,6 +71,21 @@ async fn a_known_page_may_read_answers_and_errors_and_the_headers_that_matter() 
 }
 
 #[tokio::test]
+async fn a_known_page_may_read_the_answers_of_grpc_web() {
+    let broker = trusting().await;
+    let path = "/grpc.health.v1.Health/Check";
+    let asked = [("Origin", PAGE), ("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", "content-type,x-grpc-web,x-user-agent")];
+    assert_eq!(broker.ask("OPTIONS", path, &asked, b"").await.header("access-control-allow-origin"), Some(PAGE));
+    let call = |origin| [("Origin", origin), ("Content-Type", "application/grpc-web+proto"), ("X-Grpc-Web", "1")];
+    let answer = broker.ask("POST", path, &call(PAGE), &[0; 5]).await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some(PAGE)));
+    assert!(list(&answer, "access-control-expose-headers").iter().any(|h| h == "grpc-status"));
+    assert!(String::from_utf8_lossy(&answer.body).contains("grpc-status:0"), "{answer:?}");
+    let open = start(Mode::Serve { trust_loopback: false }, |config| config.raw.http.origins = vec![PAGE.into()]).await;
+    assert!(said(&open.ask("POST", path, &call("https://evil.test"), &[0; 5]).await).is_empty());
+}
+
+#[tokio::test]
 async fn a_strange_page_hears_nothing_of_cors() {
     // Nobody is trusted by address here: the request is judged by its credential, and the browser keeps the answer from the page.
     let open = start(Mode::Serve { trust_loopback: false }, |config| config.raw.http.origins = vec![PAGE.into()]).await;

@@ -14,7 +14,7 @@ use tonic::Status;
 use tower::{Layer as _, Service as _};
 use tracing::Instrument as _;
 
-use super::http::RequestId;
+use super::http::{RequestId, cors};
 use super::{Face, Peer, auth};
 use crate::types::limits;
 use crate::types::name::quote;
@@ -148,8 +148,16 @@ pub async fn handle(face: Face, others: Others, peer: Peer, mut request: Request
     response
 }
 
-/// gRPC-web: the library turns the call and its answer round.
+/// gRPC-web, the gRPC of pages: those that may call may also read the answer.
 async fn web(face: Face, others: Others, request: Request) -> Response {
+    if cors::concerns(&face.settings().doors, &request) {
+        return cors::answer(request, |request| translated(face.clone(), others.clone(), request)).await;
+    }
+    translated(face, others, request).await
+}
+
+/// The library turns the call and its answer round.
+async fn translated(face: Face, others: Others, request: Request) -> Response {
     let inner = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
         let (face, others) = (face.clone(), others.clone());
         async move { Ok::<_, Infallible>(dispatch(face, others, request.map(Body::new)).await) }

@@ -19,7 +19,7 @@ mod about;
 mod body;
 mod commit;
 mod conditional;
-mod cors;
+pub(in crate::edge) mod cors;
 mod events;
 mod fields;
 mod idempotency;
