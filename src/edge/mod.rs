@@ -95,9 +95,9 @@ impl Edge {
     pub async fn handle(&self, peer: Peer, request: axum::extract::Request) -> axum::response::Response {
         let face = Face(self.shared.clone());
         if grpc::is_call(request.headers()) {
-            return grpc::handle(face, self.others.clone(), peer, request).await;
+            return Box::pin(grpc::handle(face, self.others.clone(), peer, request)).await;
         }
-        http::handle(face, self.router.clone(), peer, request).await
+        Box::pin(http::handle(face, self.router.clone(), peer, request)).await // the library moves futures about: small ones are cheaper
     }
 }
 

@@ -19,6 +19,7 @@ use crate::log::memory::Memory;
 use crate::log::rocks::{Rocks, RocksOptions};
 use crate::types::{TimeUs, limits};
 
+mod calls;
 pub mod config;
 mod listen;
 pub mod telemetry;

@@ -4,6 +4,7 @@
 //! than protobuf, and batches go out as they are stored.
 
 use std::convert::Infallible;
+use std::pin::pin;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -123,22 +124,7 @@ pub async fn handle(face: Face, others: Others, peer: Peer, mut request: Request
     let span = tracing::debug_span!("call", id = &*id, path = request.uri().path());
     request.extensions_mut().insert(peer);
     request.extensions_mut().insert(RequestId(id.clone()));
-    let answering = async {
-        if request.headers().len() > limits::HEADER_COUNT {
-            return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
-        }
-        let admitted = face.settings().doors.check(peer, request.uri(), request.headers()).and_then(|()| auth::check_no_key_in(request.uri().query()));
-        if let Err(error) = admitted {
-            return failed(status::of(error, &id));
-        }
-        match form(request.headers()) {
-            Form::Plain if request.version() == Version::HTTP_2 => dispatch(face.clone(), others, request).await,
-            Form::Plain => failed(Status::unimplemented("gRPC needs HTTP/2. Over HTTP/1.1 use gRPC-web (Content-Type: application/grpc-web+proto).")),
-            Form::Web => web(face.clone(), others, request).await,
-            Form::Unknown => failed(Status::unimplemented("This Content-Type is not spoken here; send application/grpc or application/grpc-web+proto.")),
-        }
-    };
-    let mut response = answering.instrument(span.clone()).await;
+    let mut response = admitted(face.clone(), others, peer, &id, request).instrument(span.clone()).await;
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("x-request-id", value);
     }
@@ -146,6 +132,22 @@ pub async fn handle(face: Face, others: Others, peer: Peer, mut request: Request
     tracing::debug!(parent: &span, refused, ms = began.elapsed().as_millis() as u64, "answered");
     face.stats().grpc_call(refused);
     response
+}
+
+async fn admitted(face: Face, others: Others, peer: Peer, id: &str, request: Request) -> Response {
+    if request.headers().len() > limits::HEADER_COUNT {
+        return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
+    }
+    let door = face.settings().doors.check(peer, request.uri(), request.headers()).and_then(|()| auth::check_no_key_in(request.uri().query()));
+    if let Err(error) = door {
+        return failed(status::of(error, id));
+    }
+    match form(request.headers()) {
+        Form::Plain if request.version() == Version::HTTP_2 => dispatch(face, others, request).await,
+        Form::Plain => failed(Status::unimplemented("gRPC needs HTTP/2. Over HTTP/1.1 use gRPC-web (Content-Type: application/grpc-web+proto).")),
+        Form::Web => Box::pin(web(face, others, request)).await,
+        Form::Unknown => failed(Status::unimplemented("This Content-Type is not spoken here; send application/grpc or application/grpc-web+proto.")),
+    }
 }
 
 /// gRPC-web, the gRPC of pages: those that may call may also read the answer.
@@ -190,7 +192,7 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
         Err(error) => return failed(status::of(error, &id)),
     };
     if method == Method::Other {
-        return others.answer(&call, Request::from_parts(parts, body)).await;
+        return Box::pin(others.answer(&call, Request::from_parts(parts, body))).await;
     }
     if let Err(error) = call.who().known() {
         return failed(call.status(error));
@@ -199,11 +201,11 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
     match method {
         Method::Connect => connect::begin(call, body),
         method => {
-            let answering = answered(call, method, &parts.headers, body);
+            let mut answering = pin!(answered(call, method, &parts.headers, body));
             match deadline {
                 None => answering.await,
                 Some(at) if at <= Instant::now() => failed(status::deadline_exceeded(false, &id)),
-                Some(at) => match tokio::time::timeout_at(at, answering).await {
+                Some(at) => match tokio::time::timeout_at(at, answering.as_mut()).await {
                     Ok(response) if matches!(method, Method::Subscribe | Method::Read) => Bounded::by(response, deadline),
                     Ok(response) => response,
                     Err(_) => failed(status::deadline_exceeded(!method.only_looks(), &id)),

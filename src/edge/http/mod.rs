@@ -140,7 +140,11 @@ pub(in crate::edge) fn request_id(headers: &HeaderMap) -> Arc<str> {
     let sent = headers.get("x-request-id").map(|v| v.as_bytes());
     match sent.and_then(|bytes| std::str::from_utf8(bytes).ok()) {
         Some(text) if !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_graphic()) => text.into(),
-        _ => uuid::Uuid::now_v7().simple().to_string().into(),
+        _ => {
+            // As `Uuid::now_v7`, which asks the system for randomness each time.
+            let millis = crate::types::TimeUs::now().0.unsigned_abs() / 1000;
+            uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid().simple().to_string().into()
+        }
     }
 }
 
