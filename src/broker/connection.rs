@@ -70,8 +70,8 @@ pub struct Connection {
     broker: Broker,
     who: Principal,
     pipes: HashMap<(String, Option<ProducerId>), Arc<Pipe>>,
-    /// The append session used last: a connection mostly goes on with it.
-    last_pipe: Option<(StreamName, Option<ProducerId>, Arc<Pipe>)>,
+    /// The append session used last: a connection mostly goes on with it. Behind a box, since most connections only read.
+    last_pipe: Option<Box<(StreamName, Option<ProducerId>, Arc<Pipe>)>>,
     /// A frame was so broken that it may have been of any session: those that are used for the first time later are poisoned too.
     spoiled: bool,
     /// At so many append sessions those at rest are forgotten.
@@ -121,14 +121,14 @@ impl Connection {
     }
 
     fn pipe(&mut self, stream: &StreamName, producer: Option<&ProducerId>) -> Arc<Pipe> {
-        if let Some((last_stream, last_producer, pipe)) = &self.last_pipe
+        if let Some((last_stream, last_producer, pipe)) = self.last_pipe.as_deref()
             && last_stream == stream
             && last_producer.as_ref() == producer
         {
             return pipe.clone();
         }
         let pipe = self.find_pipe(stream, producer);
-        self.last_pipe = Some((stream.clone(), producer.cloned(), pipe.clone()));
+        self.last_pipe = Some(Box::new((stream.clone(), producer.cloned(), pipe.clone())));
         pipe
     }
 
