@@ -5,7 +5,7 @@
 //! [`Transport`]'s: a WebSocket (`ws`) or a gRPC stream (`grpc`).
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -199,9 +199,9 @@ impl<T: Transport> Conversation<T> {
         self.leaving.is_none() && self.answers.have_room() && self.transport.waiting() < limits::OUTBOX_MAX_BYTES
     }
 
-    /// Awaits a call's admission while answers and deliveries go on. `None`: the connection ended meanwhile.
-    async fn admitted<A>(&mut self, call: impl Future<Output = A>) -> Option<A> {
-        let mut call = pin!(call);
+    /// Awaits a call's admission while answers and deliveries go on. `None`: the connection ended meanwhile. The call stays where it
+    /// is: taken by value it would have room in this future twice, and every connection would be larger.
+    async fn admitted<A>(&mut self, mut call: Pin<&mut impl Future<Output = A>>) -> Option<A> {
         poll_fn(|cx| {
             if let Poll::Ready(done) = call.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
@@ -227,7 +227,7 @@ impl<T: Transport> Conversation<T> {
             Ok(Err(FrameError { error, about, append })) => {
                 if let Some((stream, producer)) = append {
                     // An append that is not there: what follows in its session would leave a hole (P-12).
-                    self.admitted(broker.spoil(stream, producer)).await;
+                    self.admitted(pin!(broker.spoil(stream, producer))).await;
                 }
                 self.fail(about, error);
             }
@@ -239,7 +239,7 @@ impl<T: Transport> Conversation<T> {
         let waiting = match frame {
             ClientFrame::Append { req, request } => {
                 let bytes = request.events.encoded().len();
-                let Some(pending) = self.admitted(broker.append(request)).await else { return };
+                let Some(pending) = self.admitted(pin!(broker.append(request))).await else { return };
                 Waiting::Appended(req, bytes, pending)
             }
             ClientFrame::Ack { sub, offset, level } => {
@@ -247,7 +247,7 @@ impl<T: Transport> Conversation<T> {
                     Ok(handle) => handle.clone(),
                     Err(error) => return self.fail(About::Sub(sub), error),
                 };
-                let Some(pending) = self.admitted(broker.ack(&handle, offset, level)).await else { return };
+                let Some(pending) = self.admitted(pin!(broker.ack(&handle, offset, level))).await else { return };
                 Waiting::Acked(sub, pending)
             }
             ClientFrame::Credit { sub, credit } => {
@@ -278,7 +278,7 @@ impl<T: Transport> Conversation<T> {
                     self.fail(About::Sub(sub), error);
                     return None;
                 }
-                Some(Waiting::Subscribed(sub, self.admitted(broker.subscribe(request)).await?))
+                Some(Waiting::Subscribed(sub, self.admitted(pin!(broker.subscribe(request))).await?))
             }
             ClientFrame::Unsubscribe { sub } => {
                 match self.readers.leave(sub) {
@@ -288,11 +288,11 @@ impl<T: Transport> Conversation<T> {
                 }
                 None
             }
-            ClientFrame::OpenProducer { req, request } => Some(Waiting::Opened(req, self.admitted(broker.open_producer(request)).await?)),
-            ClientFrame::Resume { req, request } => Some(Waiting::Resumed(req, self.admitted(broker.resume(request)).await?)),
+            ClientFrame::OpenProducer { req, request } => Some(Waiting::Opened(req, self.admitted(pin!(broker.open_producer(request))).await?)),
+            ClientFrame::Resume { req, request } => Some(Waiting::Resumed(req, self.admitted(pin!(broker.resume(request))).await?)),
             ClientFrame::Commit { req, request } => {
                 let bytes = request.appends.iter().map(|a| a.events.encoded().len()).sum();
-                let pending = self.admitted(broker.commit(request)).await?;
+                let pending = self.admitted(pin!(broker.commit(request))).await?;
                 Some(Waiting::Committed(req, bytes, pending))
             }
             ClientFrame::Auth { .. } => {

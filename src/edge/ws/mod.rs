@@ -26,8 +26,8 @@ use dialect::Dialect;
 use handshake::{Subprotocol, Upgrade};
 use outbox::Tee;
 
-/// A WebSocket whose output goes through our own buffer.
-type WebSocket = WebSocketStream<Tee<Socket>>;
+/// A WebSocket whose output goes through our own buffer. Behind a pointer, since the futures that pass it on keep room for each pass.
+type WebSocket = WebSocketStream<Box<Tee<Socket>>>;
 
 /// Explicit sizes: the library's defaults cost 128 KiB per idle connection and accept 64 MiB messages.
 fn config(message_max_bytes: usize) -> WebSocketConfig {
@@ -41,7 +41,7 @@ fn config(message_max_bytes: usize) -> WebSocketConfig {
 }
 
 async fn open(socket: Socket, early: Vec<u8>, message_max_bytes: usize) -> WebSocket {
-    let tee = Tee::new(socket, &early);
+    let tee = Box::new(Tee::new(socket, &early));
     let config = Some(config(message_max_bytes));
     if early.is_empty() {
         WebSocketStream::from_raw_socket(tee, Role::Server, config).await
