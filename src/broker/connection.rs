@@ -65,13 +65,16 @@ pub(super) fn lost() -> Error {
     Error::new(Code::OutcomeUnknown, "The broker stopped before it answered: the request may or may not have happened. Send it again unchanged.")
 }
 
+/// An append session, and of what stream and producer it is.
+type LastPipe = (StreamName, Option<ProducerId>, Arc<Pipe>);
+
 /// See the module.
 pub struct Connection {
     broker: Broker,
     who: Principal,
     pipes: HashMap<(String, Option<ProducerId>), Arc<Pipe>>,
     /// The append session used last: a connection mostly goes on with it. Behind a box, since most connections only read.
-    last_pipe: Option<Box<(StreamName, Option<ProducerId>, Arc<Pipe>)>>,
+    last_pipe: Option<Box<LastPipe>>,
     /// A frame was so broken that it may have been of any session: those that are used for the first time later are poisoned too.
     spoiled: bool,
     /// At so many append sessions those at rest are forgotten.
