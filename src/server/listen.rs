@@ -1,6 +1,5 @@
 //! Listeners: TCP and Unix sockets, and what every connection is held to before it speaks of streams.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -12,14 +11,13 @@ use std::time::Duration;
 
 use axum::body::Body;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::calls::{Calls, Inbox};
 use crate::broker::Principal;
 use crate::edge::callers::{Caller, Callers};
 use crate::edge::{Edge, Peer, Socket};
@@ -126,8 +124,7 @@ async fn serve(edge: Edge, socket: Socket, peer: Peer, caller: Option<Caller>, s
             async move { Ok::<_, std::convert::Infallible>(edge.handle(peer, request.map(Body::new)).await) }
         })
     };
-    let inbox = Inbox::default();
-    let mut builder = auto::Builder::new(inbox.clone());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits::HEADER_TIMEOUT).max_headers(limits::HEADER_COUNT).max_buf_size(limits::HEADER_BYTES);
     builder
         .http2()
@@ -141,14 +138,13 @@ async fn serve(edge: Edge, socket: Socket, peer: Peer, caller: Option<Caller>, s
         .keep_alive_interval(limits::PING_EVERY)
         .keep_alive_timeout(limits::PING_EVERY);
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
-    let mut calls = Calls::new(inbox);
     let mut stopping = pin!(stop.cancelled());
     // The library's own timer begins when it knows which HTTP it speaks; a peer that says nothing never gets there.
     let mut silent = pin!(tokio::time::sleep(limits::HEADER_TIMEOUT));
     let (mut asked_to_stop, mut watched) = (false, true);
     loop {
         tokio::select! {
-            ended = poll_fn(|cx| calls.poll_with(cx, connection.as_mut())) => {
+            ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(?peer, %error, "a connection ended early");
                 }

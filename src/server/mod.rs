@@ -19,7 +19,6 @@ use crate::log::memory::Memory;
 use crate::log::rocks::{Rocks, RocksOptions};
 use crate::types::{TimeUs, limits};
 
-mod calls;
 pub mod config;
 mod listen;
 pub mod telemetry;

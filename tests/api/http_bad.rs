@@ -23,6 +23,7 @@ const ROUTES: &[(&str, &[&str], &[&str])] = &[
     ("/v1/streams/s/subscriptions/b/cursor", &["GET", "PUT"], &["PUT"]),
     ("/v1/streams/s/subscriptions/b/pull", &["POST"], &["POST"]),
     ("/v1/streams/s/subscriptions/b/ack", &["POST"], &["POST"]),
+    ("/v1/streams/s/subscriptions/b/events", &["GET"], &[]),
     ("/v1/streams/s/subscriptions/b/connect", &["GET"], &[]),
     ("/v1/connect", &["GET"], &[]),
     ("/v1/operations", &["GET"], &[]),
