@@ -240,6 +240,13 @@ async fn c4_c5_a_pull_may_open_ahead_of_the_cursor_and_not_behind_it() {
 }
 
 #[tokio::test]
+async fn a_pull_of_nothing_creates_nothing_where_streams_are_created_on_use() {
+    let bench = Bench::with(Settings { create_streams_on_use: true, ..roomy() }).await;
+    refused(pull(&bench, pulling("s", "x")).await, Code::NotFound, "");
+    refused(soon(bench.broker.stream(&OPERATOR, &name("s"))).await, Code::NotFound, "");
+}
+
+#[tokio::test]
 async fn a_caller_that_leaves_while_its_session_opens_leaves_nobody_attached() {
     let bench = with(3).await;
     bench.engine.stop();

@@ -114,7 +114,11 @@ impl State {
         ask: &OpenAsk,
         user: u64,
     ) -> Result<Opened, Error> {
-        let id = self.data_stream_or_new(stream, stream_id, user)?;
+        // Whoever is refused for want of a subscription leaves no stream behind.
+        let id = match subscription {
+            Some(_) if !create => self.data_stream(stream, stream_id)?,
+            _ => self.data_stream_or_new(stream, stream_id, user)?,
+        };
         let view = self.view(id);
         let (next, durable) = match subscription {
             Some(name) => {
