@@ -1,7 +1,7 @@
 //! Server-Sent Events: a reader that `EventSource`, or `curl -N`, can be. Reading only; acknowledging goes over REST.
 //!
 //! A refusal before the stream begins is an ordinary REST error, at which `EventSource` stops by itself. Afterwards everything is told
-//! inside the stream ([`follower`]).
+//! inside the stream (`follower`).
 
 use std::convert::Infallible;
 
