@@ -64,9 +64,14 @@ impl Shell {
     /// In this folder, with these settings.
     pub fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        let mut command = Command::new("bash");
+        // A build machine may run all of this in the background, where interrupts are ignored; a shell cannot undo that for itself.
+        let mut command = Command::new("env");
         tools::without_settings(&mut command);
-        command.args(["--noprofile", "--norc", "-c", DRIVER]).current_dir(folder).env("PATH", tools::path()).envs(settings.iter().copied());
+        command
+            .args(["--default-signal=INT,QUIT", "bash", "--noprofile", "--norc", "-c", DRIVER])
+            .current_dir(folder)
+            .env("PATH", tools::path())
+            .envs(settings.iter().copied());
         command.stdin(Stdio::piped()).stdout(writer.try_clone().expect("a pipe has two ends")).stderr(writer).process_group(0);
         let mut child = command.spawn().expect("bash starts");
         let blocks = child.stdin.take();
