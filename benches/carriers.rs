@@ -428,6 +428,11 @@ async fn run_appends(at: SocketAddr, carrier: Carrier, clients: usize, each: usi
     }
 }
 
+/// Microseconds, up to a minute.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000, 3).expect("a histogram")
+}
+
 /// Stands before the time in each event. No header of a frame looks like it.
 const MARK: &[u8] = b"~time~";
 
@@ -446,7 +451,7 @@ async fn fan_once(broker: &Broker, carrier: Carrier, stream: &str, followers: us
         let mut follower = Follower::open(carrier, at, stream, Start::Latest).await;
         let deliveries = deliveries.clone();
         tasks.push(tokio::spawn(async move {
-            let (mut latency, mut buffer) = (Histogram::<u64>::new(3).expect("a histogram"), BytesMut::new());
+            let (mut latency, mut buffer) = (histogram(), BytesMut::new());
             let mut seen = 0;
             while seen < total && follower.read(&mut buffer).await {
                 let now = TimeUs::now().0;
@@ -479,7 +484,7 @@ async fn fan_once(broker: &Broker, carrier: Carrier, stream: &str, followers: us
         frames.say(2, &proto::encode_client(&append_frame(req, stream, builder.finish().expect("a batch")))).await;
         frames.next().await;
     }
-    let mut latency = Histogram::<u64>::new(3).expect("a histogram");
+    let mut latency = histogram();
     for task in tasks {
         let part = tokio::time::timeout(Duration::from_secs(30), task).await.expect("every follower gets everything").expect("it ends");
         latency.add(part).expect("the same precision");

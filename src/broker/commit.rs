@@ -107,7 +107,7 @@ impl CommitLoop {
 
     /// Acks of level `received` were accepted for this cursor (C-16). False when the loop is ending and will not see it.
     pub fn received(&self, stream: StreamId, subscription: SubscriptionId) -> bool {
-        let open = !self.stopping.load(Ordering::Acquire);
+        let open = !self.stopping.load(Ordering::Acquire) && self.failed.borrow().is_none();
         open && self.sender.lock().as_ref().is_some_and(|sender| sender.send(Input::Received(stream, subscription)).is_ok())
     }
 

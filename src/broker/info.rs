@@ -210,6 +210,8 @@ pub struct ReadRequest {
 /// Answer to a stateless read.
 #[derive(Clone, Debug)]
 pub struct ReadReply {
+    /// Which stream the name meant.
+    pub stream: StreamId,
     /// The events.
     pub slices: Vec<Slice>,
     /// First kept offset.

@@ -13,9 +13,21 @@ use super::read;
 use super::shared::{Bounds, StreamShared};
 use super::state::stream_not_found;
 use super::{Broker, Principal, Right};
-use crate::types::reply::{Acked, GapReason, Pulled};
+use crate::types::reply::{Acked, GapReason, Lag, Pulled};
 use crate::types::request::{AckLevel, AckRequest, OnGap, PullRequest, Start, SubscribeRequest};
 use crate::types::{Error, Result, Slice, StreamName, SubscriptionName, TimeUs, limits};
+
+/// A call uses its session until it ends, however it ends.
+struct Use<'a> {
+    mark: &'a Mark,
+    began: Instant,
+}
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        self.mark.used(self.began.elapsed());
+    }
+}
 
 /// What one pull found.
 struct Found {
@@ -42,16 +54,18 @@ impl Broker {
         // Held until the answer is there: a long poll does not outlive its session.
         let mark = session.attachment.mark();
         mark.pulled.store(true, Ordering::Release);
+        let _used = Use { mark, began: self.inner.began };
         let most = (events.clamp(1, limits::READ_MAX_EVENTS as u64), bytes.clamp(1, limits::READ_MAX_BYTES as u64), session.window.events);
         let found = self.wait_for_run(&stream, &shared, mark, subscribed.next, on_gap, most, began + wait).await?;
-        mark.used(self.inner.began.elapsed());
         let ack_token = (found.next > subscribed.next).then(|| {
             let lives = began.elapsed() + Duration::from_secs(session.ack_timeout_s);
             let expires = TimeUs(clock.0.saturating_add(lives.as_micros() as i64));
             let run = Run { epoch: mark.epoch, from: subscribed.next, to: found.next, log_epoch: subscribed.log_epoch, expires };
             self.inner.ack_tokens.write(&stream, &subscription, &run)
         });
-        let lag = self.lag_from(shared.id, &found.bounds, found.next).await?;
+        // Read ahead, for its age and bytes only: events that were trimmed meanwhile cost the reader nothing it was promised.
+        let behind = Lag { events: found.bounds.next_offset.saturating_sub(found.next), ..Lag::default() };
+        let lag = self.lag_from(shared.id, &found.bounds, found.next).await.unwrap_or(behind);
         Ok(Pulled {
             stream_id: subscribed.stream_id,
             epoch: mark.epoch,

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::commit::engine_failure;
 use super::info::{ReadFrom, ReadReply, ReadRequest, Which};
 use super::shared::{Bounds, StreamShared};
 use super::state::stream_not_found;
-use super::{Broker, Principal, Right};
+use super::{Broker, Principal, Right, loader};
 use crate::log::ReadLimits;
 use crate::types::request::Start;
 use crate::types::{Batch, Code, Error, Result, Slice, StreamId, StreamName, TimeUs, limits};
@@ -41,6 +42,7 @@ impl Broker {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.is_draining() || tokio::time::timeout(left, self.or_draining(changed)).await.is_err() {
                 return Ok(ReadReply {
+                    stream: found.id,
                     slices: Vec::new(),
                     first_offset: bounds.first_offset,
                     next_offset: bounds.next_offset,
@@ -57,7 +59,7 @@ impl Broker {
         let slices = cut(self.run(shared, from, until, limits::READ_MAX_BYTES, bounds).await?, limit, limits::READ_MAX_BYTES as u64);
         let Bounds { first_offset, next_offset, .. } = *bounds;
         let end = slices.last().map(Slice::to);
-        Ok(end.map(|end| ReadReply { slices, first_offset, next_offset, after: end.checked_sub(1), more: end < next_offset }))
+        Ok(end.map(|end| ReadReply { stream: shared.id, slices, first_offset, next_offset, after: end.checked_sub(1), more: end < next_offset }))
     }
 
     /// What there is from `from` (which is kept) to `until`, without a hole, in steps of about `bytes`: out of the tail where that
@@ -76,7 +78,7 @@ impl Broker {
         for batch in batches {
             let Some(slice) = Slice::of(batch, expected..until) else { continue };
             if slice.from() != expected {
-                if trimmed(expected) {
+                if trimmed(expected) || self.trimmed_on_disk(shared.id, expected).await? {
                     break;
                 }
                 return Err(missing(shared.id, expected, slice.from() - 1));
@@ -84,10 +86,16 @@ impl Broker {
             expected = slice.to();
             slices.push(slice);
         }
-        if slices.is_empty() && !trimmed(from) {
+        if slices.is_empty() && !trimmed(from) && !self.trimmed_on_disk(shared.id, from).await? {
             return Err(missing(shared.id, from, from));
         }
         Ok(slices)
+    }
+
+    /// A trim is on disk a moment before its readers hear of it.
+    async fn trimmed_on_disk(&self, stream: StreamId, from: u64) -> Result<bool> {
+        let stream = loader::stream(&*self.inner.engine, stream).await.map_err(|e| engine_failure(&e))?;
+        Ok(stream.is_none_or(|stream| stream.bounds.first_offset > from || stream.bounds.gone))
     }
 
     async fn read_start(&self, stream: &StreamName, id: StreamId, bounds: &Bounds, from: ReadFrom) -> Result<u64> {
@@ -190,6 +198,10 @@ pub(super) fn cut(run: Vec<Slice>, mut events: u64, mut bytes: u64) -> Vec<Slice
         }
         let front = slice.front(events, bytes);
         let whole = front.to() == slice.to();
+        // One event passes whatever its size, but only as the first.
+        if !slices.is_empty() && front.data_bytes() > bytes {
+            break;
+        }
         events = events.saturating_sub(front.count());
         bytes = bytes.saturating_sub(front.data_bytes());
         slices.push(front);

@@ -198,6 +198,10 @@ async fn an_append_with_an_idempotency_key_is_stored_once() {
     assert_eq!((first.first_offset, first.duplicate, again.first_offset, again.duplicate), (Some(0), false, Some(0), true));
     assert!(first.dedup_until_us.is_some_and(|until| until > tidelog::types::TimeUs::now().0) && first.dedup_until_us == again.dedup_until_us);
     assert_eq!(code(&grpc.ask(APPEND, ask("b")).await.unwrap_err()), "idempotency_key_reused");
+    // Elsewhere it would be a promise that nobody keeps.
+    let mut commit = Request::new(Bytes::new());
+    commit.metadata_mut().insert("idempotency-key", "k-2".parse().unwrap());
+    assert_eq!(code(&grpc.ask("/tidelog.v1.Broker/Commit", commit).await.unwrap_err()), "not_implemented");
 }
 
 #[tokio::test]

@@ -57,6 +57,26 @@ async fn a_session_begins_at_the_cursor_and_acks_over_rest_move_it() {
 }
 
 #[tokio::test]
+async fn a_page_that_comes_back_to_its_url_does_not_move_the_cursor_again() {
+    let broker = with_events(4, r#"{"name":"billing"}"#).await;
+    for moving in ["from=latest", "from=earliest&rewind=true", "from=1&rewind=true&log_epoch=1"] {
+        let url = format!("{EVENTS}?{moving}");
+        let mut first = broker.events(&url).await;
+        let next = first.named("subscribed").await["next"].as_u64().unwrap();
+        let (before, _) = cursor(&broker).await;
+        assert_eq!(before, next, "{moving}: the first time it counts");
+        broker.fill("s", 0..2).await;
+        // An `EventSource` that lost its connection before the first event, too, has heard an id: the place it began at.
+        let heard = (next as i64 - 1).to_string();
+        drop(first);
+        let mut again = broker.events_after(&url, &heard).await;
+        assert_eq!(again.named("subscribed").await["next"], next, "{moving}: the cursor says where it goes on");
+        drop(again);
+        assert_eq!(cursor(&broker).await.0, next);
+    }
+}
+
+#[tokio::test]
 async fn the_window_is_the_subscriptions_and_acks_refill_it() {
     let broker = with_events(5, r#"{"name":"billing","max_in_flight":2}"#).await;
     let mut reader = broker.events(EVENTS).await;

@@ -183,6 +183,19 @@ async fn c20_a_pull_hands_out_no_more_than_the_window_and_an_ack_lets_more_throu
 }
 
 #[tokio::test]
+async fn a_pull_keeps_to_its_bytes_but_for_its_first_event() {
+    let bench = Bench::with_stream("s").await;
+    for _ in 0..3 {
+        bench.append(AppendRequest { events: big(1, 600), ..plain("s", &["-"]) }).await.unwrap();
+    }
+    bench.subscribe_new("s", "x").await;
+    let within = |max_bytes| PullRequest { max_bytes, ..pulling("s", "x") };
+    assert_eq!(offsets(&pull(&bench, within(1000)).await.unwrap()), [0], "a second one would be over");
+    assert_eq!(offsets(&pull(&bench, within(1400)).await.unwrap()), [0, 1]);
+    assert_eq!(offsets(&pull(&bench, within(1)).await.unwrap()), [0], "one passes whatever its size");
+}
+
+#[tokio::test]
 async fn a_pull_waits_for_the_first_event_and_no_longer_than_asked() {
     let bench = with(0).await;
     let empty = pull(&bench, pulling("s", "x")).await.unwrap();

@@ -14,7 +14,7 @@ use super::call::Call;
 use super::{message, status};
 use crate::broker::{Delivery, ReadFrom, ReadReply, ReadRequest, Session};
 use crate::types::request::{Credit, Start};
-use crate::types::{Code, Error, Result, Slice, StreamName, limits};
+use crate::types::{Code, Error, Result, Slice, StreamId, StreamName, limits};
 use crate::wire::frame::ServerFrame;
 use crate::wire::proto::{answer, request, v1};
 
@@ -104,6 +104,8 @@ pub async fn read(call: Call, message: Bytes) -> Result<impl Stream<Item = Resul
 /// What was read and not sent yet, and where to go on.
 struct Pages {
     stream: StreamName,
+    /// What the name meant at first.
+    id: Option<StreamId>,
     slices: VecDeque<Slice>,
     first_offset: u64,
     next_offset: u64,
@@ -119,7 +121,7 @@ struct Pages {
 impl Default for Pages {
     fn default() -> Self {
         let stream = StreamName::stored("");
-        Self { stream, slices: VecDeque::new(), first_offset: 0, next_offset: 0, position: 0, left: 0, follow: false, told: false }
+        Self { stream, id: None, slices: VecDeque::new(), first_offset: 0, next_offset: 0, position: 0, left: 0, follow: false, told: false }
     }
 }
 
@@ -127,7 +129,11 @@ impl Pages {
     async fn load(&mut self, call: &Call, from: ReadFrom, wait: std::time::Duration) -> Result<()> {
         let limit = self.left.min(limits::READ_MAX_EVENTS as u64) as usize;
         let reply = call.broker().read(call.who(), &self.stream, ReadRequest { from, limit, wait }).await?;
-        let ReadReply { slices, first_offset, next_offset, after, .. } = reply;
+        let ReadReply { stream, slices, first_offset, next_offset, after, .. } = reply;
+        if *self.id.get_or_insert(stream) != stream {
+            let why = format!("Stream {} is a new stream (id {stream}); the one that was read was deleted.", self.stream);
+            return Err(Error::new(Code::StreamReplaced, why).detail("stream_id", stream.0));
+        }
         self.left -= slices.iter().map(Slice::count).sum::<u64>().min(self.left);
         self.slices = slices.into();
         (self.first_offset, self.next_offset, self.position) = (first_offset, next_offset, after.map_or(0, |after| after + 1));

@@ -17,8 +17,8 @@ use tracing::Instrument as _;
 
 use super::http::{RequestId, cors};
 use super::{Face, Peer, auth};
-use crate::types::limits;
 use crate::types::name::quote;
+use crate::types::{Code, Error, limits};
 
 mod admin;
 mod body;
@@ -196,6 +196,11 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
     }
     if let Err(error) = call.who().known() {
         return failed(call.status(error));
+    }
+    // A promise that is not kept is not taken either.
+    if method != Method::Append && parts.headers.contains_key("idempotency-key") {
+        let why = "Metadata idempotency-key is kept for Append only; leave it out. A commit is made repeatable by its producer.";
+        return failed(call.status(Error::new(Code::NotImplemented, why).detail("field", "idempotency-key")));
     }
     let deadline = call.deadline();
     match method {

@@ -83,7 +83,7 @@ pub async fn pull(call: &Call, message: Bytes) -> Result<Bytes> {
         on_gap: request::on_gap(m.on_gap),
         log_epoch: m.log_epoch,
         max_events: most("max_events", m.max_events, limits::READ_DEFAULT_EVENTS as u64, limits::READ_MAX_EVENTS as u64)?,
-        max_bytes: most("max_bytes", m.max_bytes, limits::READ_MAX_BYTES as u64, limits::READ_MAX_BYTES as u64)?,
+        max_bytes: most("max_bytes", m.max_bytes, limits::FRAME_MAX_BYTES, limits::READ_MAX_BYTES as u64)?,
         wait: std::time::Duration::from_secs(most("wait_s", m.wait_s.into(), 0, longest)?),
     };
     let pulled = call.broker().pull(call.who(), asked).await?;

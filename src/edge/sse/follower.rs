@@ -60,7 +60,11 @@ impl Follower {
         if let Some(opening) = self.opening.take() {
             sse::retry(&mut out, COME_BACK);
             match opening {
-                Opening::Subscribed(reply) => sse::subscribed(&mut out, &reply),
+                Opening::Subscribed(reply) => {
+                    sse::subscribed(&mut out, &reply);
+                    // So that whoever loses the connection before the first event comes back as one that was here before.
+                    sse::position(&mut out, reply.next);
+                }
                 Opening::At(next) => sse::position(&mut out, next),
             }
             return Some(out.into());

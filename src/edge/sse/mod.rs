@@ -77,11 +77,15 @@ pub async fn deliver(
         let why = "This address is an event stream; send Accept: text/event-stream. To read over plain HTTP, POST to …/pull.";
         return Err(Error::bad("accept", why).into());
     }
-    let request = ws::subscribe_request(&path, &mut query)?;
+    let mut request = ws::subscribe_request(&path, &mut query)?;
     query.finish()?;
-    // Who was told of a takeover and comes back by itself must not take over in turn (ADR 4): 204 ends an `EventSource`.
-    if last_id(&headers)? == Some(LastId::Fenced) {
-        return Ok(StatusCode::NO_CONTENT.into_response());
+    match last_id(&headers)? {
+        None => {}
+        // Who was told of a takeover and comes back by itself must not take over in turn (ADR 4): 204 ends an `EventSource`.
+        Some(LastId::Fenced) => return Ok(StatusCode::NO_CONTENT.into_response()),
+        // It comes back to the same URL. What that asked for was done the first time; asked again it would move the cursor away from
+        // what was not acknowledged.
+        Some(_) => (request.from, request.rewind, request.log_epoch) = (None, false, None),
     }
     if method == Method::HEAD {
         face.broker().subscription(&who, &path.stream()?, &path.subscription()?).await?;
