@@ -46,6 +46,8 @@ struct Process {
     epoch: u64,
     /// Its place among the sessions.
     index: usize,
+    /// Came, and it died before its effect; if it was only away, it has that still to do.
+    inbox: Option<Vec<Slice>>,
     /// The position after what it has worked on.
     at: u64,
     acked: u64,
@@ -93,7 +95,7 @@ async fn start(world: &Arc<World>, kind: Kind, database: &Arc<Mutex<Database>>, 
         Ok((line, reply)) => {
             let index = opened(world, kind.name, false, &reply);
             let (epoch, at) = (reply.epoch?, reply.next);
-            Some(Process { world: world.clone(), kind, database: database.clone(), line, reply, epoch, index, at, acked: 0 })
+            Some(Process { world: world.clone(), kind, database: database.clone(), line, reply, epoch, index, inbox: None, at, acked: 0 })
         }
         // The predecessor went on meanwhile: the table is read again.
         Err(Some(error)) if error.code == Code::CursorAhead => None,
@@ -113,10 +115,11 @@ impl Process {
             match self.line.hear_within(LISTEN).await {
                 Some(ServerFrame::Events { slices, .. }) => {
                     steps = steps.saturating_sub(1);
-                    if steps == 0 && dice.one_in(2) || !self.apply(&slices) {
+                    if steps == 0 && dice.one_in(2) {
+                        self.inbox = Some(slices);
                         return End::Died;
                     }
-                    if steps == 0 {
+                    if !self.apply(&slices) || steps == 0 {
                         return End::Died;
                     }
                     if dice.one_in(3) {
@@ -173,7 +176,9 @@ impl Process {
         let (pause, mut dice) = (dice.millis(10, 500), Dice::new(dice.throw()));
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            self.work(&mut dice, 4).await;
+            if self.inbox.take().is_none_or(|slices| self.apply(&slices)) {
+                self.work(&mut dice, 4).await;
+            }
         });
     }
 }

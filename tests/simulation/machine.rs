@@ -28,12 +28,14 @@ pub struct Machine {
     disk: Arc<Disk>,
     power: Arc<Power>,
     broker: Option<Broker>,
+    /// The wall clock jumps further than the window of an idempotency key.
+    far: bool,
     /// How often a process of it has died.
     pub deaths: u32,
 }
 
 impl Machine {
-    pub fn new(mut dice: Dice, trace: Arc<Trace>, net: Arc<Net>, broken: Broken) -> Self {
+    pub fn new(mut dice: Dice, trace: Arc<Trace>, net: Arc<Net>, broken: Broken, far: bool) -> Self {
         let (began, jump) = (Instant::now(), Arc::new(AtomicI64::new(0)));
         let wall = {
             let jump = jump.clone();
@@ -53,7 +55,7 @@ impl Machine {
         let power = Arc::new(Power::default());
         let disk = Arc::new(Disk::new(Dice::new(dice.throw()), power.clone(), trace.clone()));
         let simulated = Simulated { wall: Arc::new(wall), chance: Arc::new(chance) };
-        Self { dice, trace, net, settings, simulated, jump, disk, power, broker: None, deaths: 0 }
+        Self { dice, trace, net, settings, simulated, jump, disk, power, broker: None, far, deaths: 0 }
     }
 
     /// Starts a broker on the disk as it is; now and then it dies on its way there.
@@ -147,7 +149,7 @@ impl Machine {
                 self.disk.fill(false);
             }
             9 => {
-                let by = [-86_400, -3600, -1, 1, 3600, 86_400, 400 * 86_400][dice.below(7) as usize];
+                let by = [-86_400, -3600, -1, 1, 3600, if self.far { 400 * 86_400 } else { 7200 }][dice.below(6) as usize];
                 self.trace.say(format_args!("machine: the clock jumps by {by} s"));
                 self.jump.fetch_add(by * 1_000_000, Ordering::SeqCst);
             }

@@ -81,13 +81,14 @@ pub async fn attach(world: Arc<World>, kind: Kind) {
 async fn session(world: &Arc<World>, kind: Kind, mut line: Line, reply: &Subscribed, reached: &mut u64, dice: &mut Dice) {
     let index = opened(world, kind.name, kind.level == AckLevel::Durable, reply);
     let epoch = world.history.lock().sessions[index].epoch;
-    let (mut frames, mut got, mut acked, mut asked) = (dice.between(2, 40), reply.next, reply.next, VecDeque::new());
+    let (mut frames, mut got, mut acked, mut surely, mut asked) = (dice.between(2, 40), reply.next, reply.next, 0, VecDeque::new());
     let every = dice.between(1, 20);
     loop {
-        *reached = acked;
-        if world.done(acked) {
+        if world.done(surely) {
+            *reached = surely;
             return;
         }
+        // At the end what is acknowledged has to be safe, so whoever acks loosely acks once more.
         let level = if world.ending() { AckLevel::Durable } else { kind.level };
         match line.hear_within(LISTEN).await {
             Some(ServerFrame::Events { slices, .. }) => {
@@ -99,9 +100,12 @@ async fn session(world: &Arc<World>, kind: Kind, mut line: Line, reply: &Subscri
                 }
             }
             Some(ServerFrame::Acked { reply, .. }) => {
+                let (sent, level) = asked.pop_front().unwrap_or((0, AckLevel::Received));
                 acked = acked.max(reply.next);
+                if level == AckLevel::Durable {
+                    surely = reply.next;
+                }
                 world.history.lock().sessions[index].acked.push(reply.next);
-                let sent = asked.pop_front().unwrap_or_default();
                 world.extra.lock().acks.push(Ack { reader: kind.name, epoch, sent });
             }
             Some(ServerFrame::Live { .. }) => {}
@@ -115,8 +119,9 @@ async fn session(world: &Arc<World>, kind: Kind, mut line: Line, reply: &Subscri
                 }
             }
         }
-        if got > acked && asked.is_empty() && (got - acked >= every || dice.one_in(4) || world.ending()) {
-            asked.push_back(world.tick());
+        let owed = if world.ending() { got > surely } else { got > acked && (got - acked >= every || dice.one_in(4)) };
+        if owed && asked.is_empty() {
+            asked.push_back((world.tick(), level));
             line.say(&ClientFrame::Ack { sub: 1, offset: got - 1, level });
         }
         frames = frames.saturating_sub(1);

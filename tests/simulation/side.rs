@@ -26,7 +26,7 @@ pub struct Known {
     trimmed: u64,
     closing: bool,
     deleting: bool,
-    /// Where its cursor may be; none: nobody has moved it.
+    /// Where its cursor may be; none: at the beginning, where it was made.
     cursor: Vec<u64>,
 }
 
@@ -170,6 +170,7 @@ async fn seek(world: &Arc<World>, id: u64, dice: &mut Dice) {
     match done {
         Some(Ok(())) => known.cursor = vec![to],
         Some(Err(error)) if error.applied == Applied::No => {}
+        _ if known.cursor.is_empty() => known.cursor = vec![0, to],
         _ => known.cursor.push(to),
     }
 }
@@ -209,7 +210,7 @@ pub async fn read_back(world: &Arc<World>) -> Result<(), String> {
         return Err(format!("I-2: {value} was refused, and is in stream {}", log.id));
     }
     match cursor {
-        Some(Ok(cursor)) if known.cursor.is_empty() || known.cursor.contains(&cursor.next) => Ok(()),
+        Some(Ok(cursor)) if known.cursor.contains(&cursor.next) || known.cursor.is_empty() && cursor.next == 0 => Ok(()),
         // It may never have been made, or its stream was made anew.
         Some(Err(error)) if error.code == Code::NotFound => Ok(()),
         other => Err(format!("C-14: the cursor was moved to {:?}, and is {other:?}", known.cursor)),

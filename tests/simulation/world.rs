@@ -32,6 +32,8 @@ pub struct World {
     pub net: Arc<Net>,
     pub history: Mutex<History>,
     pub extra: Mutex<Extra>,
+    /// The wall clock jumps so far that an idempotency key may be forgotten while no broker runs (S-9).
+    pub far: bool,
     writing: AtomicBool,
     reading: AtomicBool,
     /// The end of the input, once nobody writes any more.
@@ -140,11 +142,12 @@ async fn simulate(seed: u64, broken: Broken, loud: bool) -> Outcome {
         net: net.clone(),
         history: Mutex::default(),
         extra: Mutex::default(),
+        far: Dice::of(seed, "far").one_in(4),
         writing: true.into(),
         reading: true.into(),
         end: AtomicU64::new(u64::MAX),
     });
-    let mut machine = Machine::new(Dice::of(seed, "machine"), trace.clone(), net.clone(), broken);
+    let mut machine = Machine::new(Dice::of(seed, "machine"), trace.clone(), net.clone(), broken, world.far);
     machine.boot().await;
     let mut wrong = Vec::new();
     if let Err(why) = live(&world, &mut machine).await {
