@@ -4,7 +4,9 @@
 //! Each pull is a contiguous run of its own. It begins at the cursor unless the reader says otherwise, so a lost answer skips nothing.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::ack_token::Run;
 use super::cursor::{self, Mark, Proof};
