@@ -288,7 +288,7 @@ impl Broker {
             next: cursor.row.next,
             epoch: cursor.row.epoch,
             lag: self.lag_from(stream.id, &stream.bounds, cursor.row.next).await?,
-            attached: self.inner.registry.is_attached(stream.id, id, cursor.row.epoch),
+            attached: self.inner.registry.is_attached(stream.id, id, cursor.row.epoch, cursor.meta.ack_timeout_s, self.inner.began.elapsed()),
         }))
     }
 
