@@ -23,7 +23,7 @@ use super::intent::{Intent, Queued};
 use super::loader;
 use super::shared::Registry;
 use super::state::{Effect, Loaded, Need, Sealed, State};
-use crate::log::{Engine, EngineError, Lane, Position, Pressure};
+use crate::log::{Engine, EngineError, Lane, Position, Pressure, faults};
 use crate::types::limits;
 use crate::types::{Code, Error, StreamId, SubscriptionId, TimeUs};
 
@@ -386,6 +386,7 @@ impl Driver {
                 }
             }
         }
+        let _ = faults::reach(faults::PUBLISH);
         self.registry.publish(&news);
         for effect in effects {
             match effect {
@@ -400,7 +401,9 @@ impl Driver {
             self.take(input);
         }
         // The last first: a connection waits for its oldest request, so it is woken once, and finds the others answered.
+        let _ = faults::reach(faults::ANSWER);
         answers.into_iter().rev().for_each(|answer| answer.send(None));
+        let _ = faults::reach(faults::ANSWERED);
     }
 
     /// One engine commit; a stall is waited out, because nothing has been stored then (`storage.md` section 8).

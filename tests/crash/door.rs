@@ -16,8 +16,8 @@ use crate::told;
 /// A call that is not answered by then never will be: longer than any stall and pause that the test makes.
 pub const ANSWERED: Duration = Duration::from_secs(15);
 
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+pub trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Io for T {}
 
 /// The broker itself, or the proxy before it.
 #[derive(Clone, Debug)]
@@ -91,10 +91,14 @@ pub fn refused(carrier: &str, status: u16, body: &Value) -> Option<Failure> {
     let metadata = &body["metadata"];
     let text = |name: &str| metadata[name].as_str().unwrap_or_else(|| panic!("{carrier}: status {status} without {name}: {body}")).to_owned();
     (status >= 300).then(|| {
-        let told =
-            Told { carrier: carrier.to_owned(), code: text("code"), applied: text("applied"), retry: text("retry"), number: Some(i64::from(status)) };
+        let told = Told { carrier: carrier.to_owned(), code: text("code"), applied: text("applied"), retry: text("retry"), number: Some(i64::from(status)) };
         Failure::told(told, metadata["details"].clone())
     })
+}
+
+/// One request, and its answer as it is. `None`: there is none.
+pub async fn raw(door: &Door, method: &str, path: &str) -> Option<(u16, Value)> {
+    timeout(ANSWERED, exchange(door.open().await?, method, path, &[], b"")).await.ok().flatten()
 }
 
 /// Writes a request and reads one whole answer; `None` if there is none, or only a part.

@@ -110,7 +110,7 @@ impl Frames {
     /// In order.
     pub async fn close(self) {
         match self {
-            Self::WebSocket(mut socket, _) => drop(socket.close(None).await),
+            Self::WebSocket(mut socket, _) => drop(socket.as_mut().close(None).await),
             Self::Connect(mut call) => call.close(),
         }
     }

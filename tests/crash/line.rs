@@ -3,7 +3,6 @@
 //! It says what it hears and decides nothing. Where acks are calls of their own, their answers are heard in the same order as everything else.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -93,14 +92,8 @@ impl Line {
     }
 
     async fn try_open(carrier: Carrier, door: &Door, stream: &str, subscription: &str) -> Option<(Self, Opened)> {
-        let of = |wire, epoch| Self {
-            wire,
-            door: door.clone(),
-            stream: stream.to_owned(),
-            subscription: subscription.to_owned(),
-            epoch,
-            waiting: VecDeque::new(),
-        };
+        let of =
+            |wire, epoch| Self { wire, door: door.clone(), stream: stream.to_owned(), subscription: subscription.to_owned(), epoch, waiting: VecDeque::new() };
         let names = (StreamName::parse(stream).expect("a name"), SubscriptionName::parse(subscription).expect("a name"));
         let mut line = match carrier {
             Carrier::Frames(form) => {
@@ -124,7 +117,7 @@ impl Line {
             }
             Carrier::Pull => {
                 let mut line = of(Wire::Pull { token: None }, 0);
-                let pulled = line.pull(None).await.ok()?;
+                let pulled = pull(&line.door, &line.path("pull"), None).await.ok()?;
                 let (epoch, stream_id, log_epoch) = (number(&pulled, "epoch"), number(&pulled, "stream_id"), number(&pulled, "log_epoch"));
                 let events = pulled["events"].as_array().cloned().unwrap_or_default();
                 let next = events.first().map_or_else(|| number(&pulled, "next"), |event| number(event, "offset"));
@@ -151,7 +144,8 @@ impl Line {
             return Some(heard);
         }
         if matches!(self.wire, Wire::Pull { .. }) {
-            let pulled = match self.pull(Some(self.epoch)).await {
+            let (door, path, epoch) = (self.door.clone(), self.path("pull"), self.epoch);
+            let pulled = match pull(&door, &path, Some(epoch)).await {
                 Ok(pulled) => pulled,
                 Err(failure) if failure.code == "no_answer" || failure.code == "not_sent" => return None,
                 Err(failure) => return Some(Heard::Ended { code: failure.code }),
@@ -168,13 +162,14 @@ impl Line {
     /// Everything up to `offset` is done. The answer is heard.
     pub async fn ack(&mut self, offset: u64, durable: bool) -> Option<()> {
         let level = if durable { AckLevel::Durable } else { AckLevel::Received };
+        let (door, path, epoch) = (self.door.clone(), self.path("ack"), self.epoch);
         let answer = match &mut self.wire {
             Wire::Frames(frames) => return frames.say(&ClientFrame::Ack { sub: 1, offset, level }).await,
             Wire::Calls { grpc, .. } => {
                 let ask = v1::AckRequest {
                     stream: self.stream.clone(),
                     subscription: self.subscription.clone(),
-                    epoch: Some(self.epoch),
+                    epoch: Some(epoch),
                     ack_token: None,
                     offset: Some(offset),
                     level: if durable { v1::AckLevel::Durable } else { v1::AckLevel::Received }.into(),
@@ -182,11 +177,8 @@ impl Line {
                 let answer = timeout(ANSWERED, grpc.unary::<v1::Acked>("/tidelog.v1.Broker/Ack", &ask)).await.ok()?;
                 answer.map(|acked| acked.next).map_err(|status| failure(&status))
             }
-            Wire::Sse { .. } => self.by_epoch(offset, level).await,
-            Wire::Pull { token } => {
-                let body = json!({"ack_token": token.as_ref()?, "offset": offset, "level": level.as_str()});
-                ask_json(&self.door, "POST", &self.path("ack"), &body).await.map(|acked| number(&acked, "next"))
-            }
+            Wire::Sse { .. } => acknowledge(&door, &path, &json!({"epoch": epoch, "offset": offset, "level": level.as_str()})).await,
+            Wire::Pull { token } => acknowledge(&door, &path, &json!({"ack_token": token.as_ref()?, "offset": offset, "level": level.as_str()})).await,
         };
         match answer {
             Ok(next) => self.waiting.push_back(Heard::Acked { next }),
@@ -198,16 +190,6 @@ impl Line {
 
     fn path(&self, call: &str) -> String {
         format!("/v1/streams/{}/subscriptions/{}/{call}", self.stream, self.subscription)
-    }
-
-    async fn by_epoch(&self, offset: u64, level: AckLevel) -> Result<u64, Failure> {
-        let body = json!({"epoch": self.epoch, "offset": offset, "level": level.as_str()});
-        ask_json(&self.door, "POST", &self.path("ack"), &body).await.map(|acked| number(&acked, "next"))
-    }
-
-    async fn pull(&self, epoch: Option<u64>) -> Result<Value, Failure> {
-        let body = json!({"epoch": epoch, "max_events": 200});
-        ask_json(&self.door, "POST", &self.path("pull"), &body).await
     }
 
     fn take_pulled(&mut self, pulled: &Value) {
@@ -231,12 +213,25 @@ impl Line {
                 }
             },
             Wire::Sse { io, raw, text } => loop {
-                if let Some(end) = text.windows(2).position(|w| w == b"\n\n") {
-                    let block: Vec<u8> = text.drain(..end + 2).collect();
-                    if let Some(frame) = sse_frame(std::str::from_utf8(&block).expect("UTF-8")) {
-                        return Some(frame);
+                // All plain events that are at hand are one delivery, as on the other carriers.
+                let mut events = Vec::new();
+                while let Some(end) = text.windows(2).position(|w| w == b"\n\n") {
+                    let frame = sse_frame(std::str::from_utf8(&text[..end]).expect("UTF-8"));
+                    match frame {
+                        Some(Frame::Heard(Heard::Events(one))) => events.extend(one),
+                        Some(_) if !events.is_empty() => break,
+                        Some(other) => {
+                            text.drain(..end + 2);
+                            return Some(other);
+                        }
+                        None => {}
                     }
-                } else if !dechunk(raw, text)? && io.read_buf(raw).await.ok()? == 0 {
+                    text.drain(..end + 2);
+                }
+                if !events.is_empty() {
+                    return Some(Frame::Heard(Heard::Events(events)));
+                }
+                if !dechunk(raw, text)? && io.read_buf(raw).await.ok()? == 0 {
                     return None;
                 }
             },
@@ -244,15 +239,8 @@ impl Line {
         }
     }
 
-    /// Waits a little where the carrier does not wait by itself.
-    pub async fn rest(&self) {
-        if matches!(self.wire, Wire::Pull { .. }) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// One answer at a time: a pull's token is good for its own events.
-    pub fn acks_each_delivery(&self) -> bool {
+    /// It asks for each delivery, and its token is good for that one.
+    pub fn is_pull(&self) -> bool {
         matches!(self.wire, Wire::Pull { .. })
     }
 
@@ -262,6 +250,14 @@ impl Line {
             frames.close().await;
         }
     }
+}
+
+async fn acknowledge(door: &Door, path: &str, body: &Value) -> Result<u64, Failure> {
+    ask_json(door, "POST", path, body).await.map(|acked| number(&acked, "next"))
+}
+
+async fn pull(door: &Door, path: &str, epoch: Option<u64>) -> Result<Value, Failure> {
+    ask_json(door, "POST", path, &json!({"epoch": epoch, "max_events": 200})).await
 }
 
 enum Frame {

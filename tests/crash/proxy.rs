@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -29,18 +29,29 @@ pub struct Done {
 #[derive(Clone, Copy, Debug)]
 enum Harm {
     None,
-    Cut { after: u64 },
-    Reset { after: u64 },
+    Cut {
+        after: u64,
+    },
+    Reset {
+        after: u64,
+    },
     /// Stands still, then goes on.
-    Stall { after: u64, pause: Duration },
+    Stall {
+        after: u64,
+        pause: Duration,
+    },
     /// Stands still, then closes.
-    StallAndCut { after: u64, pause: Duration },
+    StallAndCut {
+        after: u64,
+        pause: Duration,
+    },
 }
 
 /// See the module. It ends when this is dropped.
 pub struct Proxy {
     pub at: SocketAddr,
     pub done: Arc<Done>,
+    calm: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -55,18 +66,24 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let at = listener.local_addr().expect("an address");
         let done = Arc::new(Done::default());
+        let calm = Arc::new(AtomicBool::new(false));
         let task = tokio::spawn({
-            let done = done.clone();
+            let (done, calm) = (done.clone(), calm.clone());
             async move {
                 loop {
                     let Ok((client, _)) = listener.accept().await else { continue };
                     done.connections.fetch_add(1, Ordering::Relaxed);
-                    let harms = plan(&mut dice);
+                    let harms = if calm.load(Ordering::Relaxed) { [Harm::None; 2] } else { plan(&mut dice) };
                     tokio::spawn(carry(client, socket.clone(), harms, done.clone()));
                 }
             }
         });
-        Self { at, done, task }
+        Self { at, done, calm, task }
+    }
+
+    /// From now on connections are left alone.
+    pub fn calm(&self) {
+        self.calm.store(true, Ordering::Relaxed);
     }
 
     pub fn figures(&self) -> String {

@@ -122,7 +122,7 @@ impl Running {
                     unacked += events.len() as u64;
                     last = events.last().map(|(offset, _)| *offset).or(last);
                     self.look(Look::Got { reader: name.into(), stream_id, log_epoch, events });
-                    now = line.acks_each_delivery();
+                    now = line.is_pull();
                 }
                 Some(Some(Heard::Acked { next })) => {
                     let sent = sent.pop_front().unwrap_or_else(|| panic!("{name} heard that {next} is acked, and had not asked"));
@@ -131,7 +131,9 @@ impl Running {
                 }
                 Some(Some(Heard::Live)) => {
                     (live, now) = (true, true);
-                    line.rest().await;
+                    if line.is_pull() {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
                 }
                 Some(Some(Heard::AckRefused { code })) => return self.ended(epoch, last, &code).await,
                 Some(Some(Heard::Ended { code })) => return self.ended(epoch, last, &code).await,
