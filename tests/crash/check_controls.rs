@@ -273,7 +273,7 @@ fn i15_finds_an_ack_that_a_fenced_session_sent_and_was_confirmed() {
 fn i17_finds_a_refusal_that_is_not_in_the_table_or_differs_from_it_or_tells_of_lost_data() {
     let lie = |carrier: &str, code: &str, number, applied: &str| {
         let told = Told { applied: applied.into(), ..told(carrier, code, number) };
-        found(17, |h| drop(h.told.insert(told, 1)));
+        found(17, |h| assert_eq!(h.told.insert(told, 1), None));
     };
     lie("rest", "no_such_code", Some(400), "no");
     lie("rest", "condition_failed", Some(412), "unknown");

@@ -7,7 +7,7 @@ use tidelog::types::{Applied, Code, Retry};
 use tidelog::wire::code::numbers;
 
 use super::{Verdict, places};
-use crate::history::{History, Log, Note, Outcome, Run, Told};
+use crate::history::{Ack, History, Log, Note, Outcome, Run, Told};
 
 /// How soon after the last fault everybody must be at work again, with no step by hand (I-19).
 pub(super) const RESUMED: Duration = Duration::from_secs(30);
@@ -91,7 +91,8 @@ pub(super) fn no_ack_of_a_fenced_session(history: &History) -> Verdict {
         let of = openings.get(ack.reader.as_str()).map(Vec::as_slice).unwrap_or_default();
         let newer = of.get(of.partition_point(|(epoch, _)| *epoch <= ack.epoch));
         if let Some((epoch, at)) = newer.filter(|(_, at)| *at < ack.sent) {
-            return Err(format!("{ack:?} was confirmed, {} µs after epoch {epoch} was open", ack.sent - at));
+            let Ack { reader, epoch: old, sent, next } = ack;
+            return Err(format!("session {old} of {reader} was told that {next} is acked, which it sent {} µs after session {epoch} was open", sent - at));
         }
     }
     Ok(format!("{} acks, {} sessions heard of their fence", history.acks.len(), history.fenced.len()))

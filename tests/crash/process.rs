@@ -107,8 +107,14 @@ impl Broker {
 
     /// The same with a binary and an environment of the caller's choice. `address` is told where it listens.
     pub fn spawn_as(mut command: Command, data: &Path, address: Address) -> Self {
+        command.arg("serve");
+        Self::spawn_with(command, data, address)
+    }
+
+    /// The same with a command that serves already.
+    pub fn spawn_with(mut command: Command, data: &Path, address: Address) -> Self {
         let log = File::options().create(true).append(true).open(data.with_extension("log")).expect("a log file");
-        command.arg("serve").arg("--data").arg(data).args(["--listen", "127.0.0.1:0"]);
+        command.arg("--data").arg(data).args(["--listen", "127.0.0.1:0"]);
         let mut process = Process::spawn(command.stdout(Stdio::piped()).stderr(log));
         let stdout = process.child.stdout.take().expect("stdout is piped");
         let (sender, lines) = channel();

@@ -153,11 +153,14 @@ async fn run(seed: u64, kills: usize, dir: &Path, examples: PathBuf) -> History 
     let acts = acts(kills, &mut chance);
     for act in &acts {
         // Time for work between kills, not for an effect.
-        tokio::time::sleep(chance.millis(20, 480)).await;
+        tokio::time::sleep(chance.millis(20, 420)).await;
         match act {
             Act::Kill(role) => world.kill(*role, &mut chance),
             Act::Freeze(role) => world.freeze(*role, &client).await,
-            Act::Pause => tokio::task::block_in_place(|| world.broker.pause(chance.millis(50, 500))),
+            Act::Pause => {
+                assert!(world.broker.ended().is_none(), "the broker had ended by itself");
+                tokio::task::block_in_place(|| world.broker.pause(chance.millis(50, 500)));
+            }
         }
     }
     println!("  {} faults in {:.1} s; {}", acts.len(), since.elapsed().as_secs_f64(), proxy.figures());

@@ -10,12 +10,15 @@ mod points;
 mod small;
 
 #[path = "../crash/check.rs"]
+#[expect(dead_code, reason = "tests/crash uses the rest of it")]
 mod check;
 #[path = "../crash/dice.rs"]
+#[expect(dead_code, reason = "tests/crash uses the rest of it")]
 mod dice;
 #[path = "../crash/door.rs"]
 mod door;
 #[path = "../crash/frames.rs"]
+#[expect(dead_code, reason = "tests/crash uses the rest of it")]
 mod frames;
 #[path = "../api/grpc_client.rs"]
 #[expect(dead_code, reason = "tests/api uses the rest of it")]

@@ -3,16 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tidelog::client::{NewEvent, Protocol, StreamObject};
 use tidelog::log::rocks::{Rocks, RocksOptions};
 use tidelog::log::{Engine as _, FAULT_POINTS};
 use tokio::sync::Semaphore;
 
 use crate::dice::{self, Dice};
-use crate::process::PATIENCE;
+use crate::process::{Address, Broker, PATIENCE, client};
 use crate::small::{Small, broker, command};
 use crate::{check, told};
 
@@ -198,7 +199,7 @@ async fn play(case: &Case) -> Vec<String> {
 }
 
 /// Waits for the end of a process, for a while.
-async fn until_it_ends(broker: &mut crate::process::Broker, patience: Duration) {
+async fn until_it_ends(broker: &mut Broker, patience: Duration) {
     let began = Instant::now();
     while broker.ended().is_none() && began.elapsed() < patience {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -232,39 +233,48 @@ fn tear(data: &Path) {
 async fn s7_accepting_a_loss_survives_a_death_in_the_middle_of_it() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (data, old) = (dir.path().join("data"), dir.path().join("old"));
-    let mut small = Small::start(dir.path(), 7);
-    let mut first = broker(&data, "", "");
-    first.ready();
-    small.prepare().await;
-    assert!(small.progress(50, PATIENCE).await, "nobody works");
-    first.stop();
-    copy(&data.join("db"), &old);
-    let mut second = broker(&data, "", "");
-    second.ready();
-    assert!(small.progress(50, PATIENCE).await, "nobody works");
-    second.stop();
-    drop(small);
+    let client = client(&Broker::socket_of(&data), Protocol::Binary);
+    let log_epoch = |stream: StreamObject| stream.rest.get("log_epoch").and_then(serde_json::Value::as_u64).expect("a log epoch");
+    let mut before = 0;
+    for life in 0..2 {
+        let mut broker = broker(&data, "", "");
+        broker.ready();
+        if life == 0 {
+            before = log_epoch(client.admin().create_stream("a", Default::default()).await.expect("a stream is created"));
+        }
+        for _ in 0..20 {
+            client.append("a", NewEvent::text("tide")).await.expect("it is stored");
+        }
+        assert!(broker.stop().success());
+        if life == 0 {
+            copy(&data.join("db"), &old);
+        }
+    }
     // An old copy: the side file knows better.
     std::fs::remove_dir_all(data.join("db")).expect("it is ours");
     copy(&old, &data.join("db"));
-    let start = |faults: &str, accept: bool| {
-        let mut command: Command = command(faults, "");
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data).args(accept.then_some("--accept-data-loss"));
+    let serve = |faults: &str, accept: bool| {
+        let mut command = command(faults, "");
+        command.arg("serve").args(accept.then_some("--accept-data-loss"));
         command
     };
-    assert_eq!(start("", false).status().expect("it runs").code(), Some(11), "a loss is not accepted by itself");
-    assert_eq!(start("recovery.loss_counted=abort@1", true).status().expect("it runs").code(), None, "it dies in the middle");
-    assert_eq!(start("", false).status().expect("it runs").code(), Some(11), "the loss is not accepted yet");
-    let mut broker = crate::process::Broker::spawn_as(
-        {
-            let mut command = command("", "");
-            command.env("TIDELOG_ACCEPT", "");
-            command
-        },
-        &dir.path().join("unused"),
-        Default::default(),
-    );
-    broker.kill();
+    let code = |mut command: Command| {
+        let command = command.args(["--listen", "127.0.0.1:0", "--data"]).arg(&data);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it runs").code()
+    };
+    assert_eq!(code(serve("", false)), Some(11), "a loss is not accepted by itself");
+    assert_eq!(code(serve("recovery.loss_counted=error@1", true)), Some(10), "it fails in the middle");
+    assert_eq!(code(serve("recovery.loss_counted=abort@1", true)), None, "it dies in the middle");
+    assert_eq!(code(serve("", false)), Some(11), "the loss is not accepted yet");
+    let mut accepted = Broker::spawn_with(serve("", true), &data, Address::default());
+    accepted.ready();
+    let stream = client.admin().stream("a").await.expect("the stream");
+    assert_eq!(stream.state.next_offset, 20, "what the copy held is there");
+    assert!(log_epoch(stream) > before, "readers are told");
+    assert!(accepted.stop().success());
+    let mut after = broker(&data, "", "");
+    after.ready();
+    assert!(after.stop().success());
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -304,7 +314,7 @@ fn a_checkpoint_that_is_interrupted_leaves_the_original_as_it_was_and_nothing_th
         let role = |faults: &str| {
             let mut command = Command::new(std::env::current_exe().expect("a test knows its binary"));
             command.args(["--exact", "points::checkpoint_role", "--nocapture"]).env(CHECKPOINT, dir.path()).env("TIDELOG_FAULTS", faults);
-            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status().expect("it runs").code()
+            command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it runs").code()
         };
         assert_eq!(role(fault), code, "{fault}");
         let copy = dir.path().join("copy");

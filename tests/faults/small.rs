@@ -45,7 +45,9 @@ pub fn broker(data: &Path, faults: &str, broken: &str) -> Broker {
 /// Its command.
 pub fn command(faults: &str, broken: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidelog-faults"));
-    tidelog().get_envs().for_each(|(name, _)| drop(command.env_remove(name)));
+    for (name, _) in tidelog().get_envs() {
+        command.env_remove(name);
+    }
     command.env("TIDELOG_FAULTS", faults).env("TIDELOG_BREAK", broken);
     command
 }
