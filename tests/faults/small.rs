@@ -12,6 +12,7 @@ use serde_json::Map;
 use tidelog::client::{Client, Consumer, Delivery, Event, IntoEvents as _, NewEvent, Protocol};
 use tidelog::types::request::{CommitAck, CommitAppend, CommitRequest};
 use tidelog::types::{StreamName, SubscriptionName};
+use tokio::sync::RwLock;
 use tokio::task::JoinHandle;
 
 use crate::dice::Dice;
@@ -27,6 +28,9 @@ use crate::{readback, side, writers};
 
 /// What K-3 writes.
 pub const OUTPUT: &str = "b";
+
+/// What refusals this process heard is counted in one place: whoever judges them must be alone.
+pub static ALONE: RwLock<()> = RwLock::const_new(());
 
 /// Readers: name, carrier, whether their acks are durable ones.
 const READERS: [(&str, Carrier, bool); 5] = [
