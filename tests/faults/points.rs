@@ -167,6 +167,8 @@ async fn play(case: &Case) -> Vec<String> {
         }
         let survives = case.act == "error" && (case.point.starts_with("durable.") || case.point.ends_with("_drop"));
         until_it_ends(&mut faulty, if survives { Duration::from_secs(2) } else { PATIENCE }).await;
+    } else {
+        until_it_ends(&mut faulty, PATIENCE).await;
     }
     let ended = faulty.ended();
     faulty.kill();
