@@ -224,6 +224,10 @@ pub async fn append(client: Client, who: u64, mut dice: Dice, since: Instant, st
             // Nobody is there; this is no busy loop.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        if way == 5 && matches!(outcome, Outcome::Acked { .. }) {
+            // It is not closed yet.
+            continue;
+        }
         let outcome = match outcome {
             // The end of another stream says nothing about this one.
             Outcome::Refused { code, .. } if way == 5 => Outcome::Refused { code, next: None },

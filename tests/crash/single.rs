@@ -14,7 +14,7 @@ use crate::process::{Broker, PATIENCE, tidelog};
 use crate::readback;
 
 /// Words that only binaries with fault points have (`src/log/rocks/faults.rs`).
-const MARKERS: [&str; 3] = ["TIDELOG_FAULTS", "fault injected at", "is not point=error@N or point=abort@N"];
+const MARKERS: [&str; 3] = ["TIDELOG_FAULTS", "fault injected at", "is not point=error@N, point=abort@N"];
 
 fn contains(haystack: &[u8], needle: &str) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle.as_bytes())

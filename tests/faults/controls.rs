@@ -34,7 +34,9 @@ async fn red(word: &str, fault: Option<&str>, seed: u64) -> BTreeSet<usize> {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let data = dir.path().join("data");
     let mut dice = Dice::of(seed, word);
-    let fault = fault.map_or(String::new(), |point| format!("{point}=abort@{}", dice.between(150, 400)));
+    // It stands still for a moment before it dies: time for others to see what they should not.
+    let visit = dice.between(150, 400);
+    let fault = fault.map_or(String::new(), |point| format!("{point}=stall@{visit},{point}=abort@{visit}"));
     let mut first = broker(&data, &fault, word);
     first.ready();
     let mut small = Small::start(dir.path(), seed);

@@ -202,7 +202,7 @@ async fn play(case: &Case) -> Vec<String> {
         }
     }
     if !wrong.is_empty() {
-        println!("{fault}: files in {}", dir.keep().display());
+        println!("{}\n  files in {}", wrong.join("\n"), dir.keep().display());
     }
     wrong
 }

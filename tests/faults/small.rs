@@ -181,10 +181,12 @@ impl Small {
         let data = self.dir.join("data");
         let mut broker = self::broker(&data, "", broken);
         broker.ready();
-        (history.input, history.output) = (readback::log(&self.client, INPUT).await, readback::log(&self.client, OUTPUT).await);
-        readback::sides(&self.client, &mut history.sides).await;
+        // Connections to the one before are of no use.
+        let client = broker.client(Protocol::Binary);
+        (history.input, history.output) = (readback::log(&client, INPUT).await, readback::log(&client, OUTPUT).await);
+        readback::sides(&client, &mut history.sides).await;
         // What cannot be read, behind damage, is not there: I-12 says so.
-        history.cursors = cursors(&self.client).await.unwrap_or_default();
+        history.cursors = cursors(&client).await.unwrap_or_default();
         assert!(broker.stop().success(), "the broker did not stop well");
         for (name, ..) in READERS {
             history.add_looks(read_notes(&looks(&self.dir, name)));

@@ -1,6 +1,7 @@
 //! Places where a test can make the engine fail or die. Without the feature `faults` this is nothing at all.
 //!
-//! `TIDELOG_FAULTS="commit.after_write=abort@7,commit.before_write=error@3"`: at the N-th visit of the point, do it once.
+//! `TIDELOG_FAULTS="commit.after_write=abort@7,commit.before_write=error@3"`: at the N-th visit of the point, do it once: fail,
+//! die, or `stall` for a moment before what comes next.
 
 #[cfg(any(test, feature = "faults"))]
 pub(crate) use real::{Faults, reach};
@@ -122,13 +123,19 @@ mod none {
 #[cfg(any(test, feature = "faults"))]
 mod real {
     use std::sync::LazyLock;
+    use std::time::Duration;
 
     use parking_lot::Mutex;
+
+    /// Long enough for a reader to see something and to say so.
+    const STALL: Duration = Duration::from_millis(300);
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Act {
         Error,
         Abort,
+        /// Takes a while, so that others see what is the case before it.
+        Stall,
     }
 
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,14 +176,15 @@ mod real {
             Ok(Self { rules: Mutex::default(), skip_sync })
         }
 
-        /// Adds one rule: `point=error@N` or `point=abort@N`, N from 1.
+        /// Adds one rule: `point=error@N`, `point=abort@N` or `point=stall@N`, N from 1.
         pub(in super::super) fn add(&self, text: &str) -> Result<(), String> {
-            let wrong = || format!("fault {text:?} is not point=error@N or point=abort@N with N from 1");
+            let wrong = || format!("fault {text:?} is not point=error@N, point=abort@N or point=stall@N with N from 1");
             let (point, rest) = text.split_once('=').ok_or_else(wrong)?;
             let (act, count) = rest.split_once('@').ok_or_else(wrong)?;
             let act = match act {
                 "error" => Act::Error,
                 "abort" => Act::Abort,
+                "stall" => Act::Stall,
                 _ => return Err(wrong()),
             };
             match super::POINTS.iter().find(|(name, _)| *name == point) {
@@ -201,13 +209,18 @@ mod real {
         }
 
         fn act(&self, point: &str) -> Result<(), String> {
-            let mut rules = self.rules.lock();
-            for rule in rules.iter_mut().filter(|rule| rule.point == point && rule.left > 0) {
+            let mut due = Vec::new();
+            for rule in self.rules.lock().iter_mut().filter(|rule| rule.point == point && rule.left > 0) {
                 rule.left -= 1;
-                match (rule.left, rule.act) {
-                    (0, Act::Error) => return Err(format!("fault injected at {point}")),
-                    (0, Act::Abort) => std::process::abort(),
-                    _ => {}
+                if rule.left == 0 {
+                    due.push(rule.act);
+                }
+            }
+            for act in due {
+                match act {
+                    Act::Error => return Err(format!("fault injected at {point}")),
+                    Act::Abort => std::process::abort(),
+                    Act::Stall => std::thread::sleep(STALL),
                 }
             }
             Ok(())
