@@ -167,8 +167,8 @@ impl Running {
         assert!(ENDS.contains(&code), "{name} heard {code}");
         if code == "session_fenced" {
             self.look(Look::Fenced { reader: name.into(), epoch });
+            self.fenced = self.it.loyal;
             if let (true, Some(last)) = (self.it.loyal, last) {
-                self.fenced = true;
                 self.by_epoch(epoch, last).await;
             }
         }
