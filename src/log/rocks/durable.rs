@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::faults;
+
 /// Name in the data directory.
 pub(super) const FILE: &str = "durable";
 /// First bytes: what this is, and its version.
@@ -57,11 +59,16 @@ pub(super) fn recorded(dir: &Path) -> Option<u64> {
 
 /// Writes the file: a temporary one, synced, then renamed over it.
 pub(super) fn record(dir: &Path, sequence: u64) -> std::io::Result<()> {
+    let reach = |point| faults::reach(point).map_err(std::io::Error::other);
     let (path, temporary) = (dir.join(FILE), dir.join("durable.new"));
+    reach(faults::DURABLE_WRITE)?;
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(&encode(sequence))?;
+    reach(faults::DURABLE_WRITTEN)?;
     file.sync_data()?;
-    std::fs::rename(&temporary, &path)
+    reach(faults::DURABLE_SYNCED)?;
+    std::fs::rename(&temporary, &path)?;
+    reach(faults::DURABLE_RENAMED)
 }
 
 /// Keeps the file up to date behind the commits.
