@@ -1,7 +1,7 @@
 //! A disk that is full: above the engine by the watermark, and for real. Readers notice nothing, and with space the log goes on.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Method;
@@ -16,6 +16,14 @@ use crate::ledger::{Found, INPUT, Ledger};
 use crate::load::{Load, append_once, block, prepare, ready, until};
 
 const MIB: u64 = 1 << 20;
+
+/// A data directory on `disk` whose broker writes its log lines elsewhere.
+fn data_on(disk: &Path, dir: &Path) -> PathBuf {
+    std::fs::create_dir(disk.join("data")).expect("a directory");
+    let data = dir.join("data");
+    std::os::unix::fs::symlink(disk.join("data"), &data).expect("a link");
+    data
+}
 
 fn free(dir: &Path) -> u64 {
     let stat = rustix::fs::statvfs(dir).expect("a file system");
@@ -63,7 +71,7 @@ fn below_the_watermark_appends_are_refused_all_else_works_and_with_space_they_go
         Err(why) => return println!("skipped: nothing can be mounted here: {why}"),
     };
     let chance = Chance::for_test("below_the_watermark");
-    let (data, ledger) = (disk.at.join("data"), Ledger::default());
+    let (data, ledger) = (data_on(&disk.at, dir.path()), Ledger::default());
     let setup = Setup::small().storage("FREE_MIN_BYTES", 40 * MIB).storage("BALLAST_BYTES", 8 * MIB);
     let broker = setup.must_start(&data);
     prepare(&broker);
@@ -92,14 +100,18 @@ fn below_the_watermark_appends_are_refused_all_else_works_and_with_space_they_go
     // Nearly nothing is left: the ballast goes, and what is not an append still works.
     fill(&disk.at, 3 * MIB);
     until("the ballast is thrown off", || {
-        drop(refused(&broker, &ledger));
+        let _ = refused(&broker, &ledger);
         !data.join("ballast").exists()
     });
     the_rest_works(&broker, "fuller", 20);
     judge(&broker, &ledger, "while there is only the room of the ballast");
 
     std::fs::remove_file(disk.at.join("filler")).expect("the filler goes");
-    until("appends go on", || append_once(&broker, &ledger, &format!("again {}", ledger.stored())).is_ok());
+    let mut tries = 0;
+    until("appends go on", || {
+        tries += 1;
+        append_once(&broker, &ledger, &format!("again {tries}")).is_ok()
+    });
     let before = ledger.stored();
     until("the load goes on", || ledger.stored() > before + 30);
     assert!(ready(&broker));
@@ -122,7 +134,7 @@ fn a_disk_that_is_really_full_ends_the_process_and_with_space_a_restart_finds_ev
     };
     let chance = Chance::for_test("a_disk_that_is_really_full");
     let ledger = Ledger::default();
-    let data = disk.at.join("data");
+    let data = data_on(&disk.at, dir.path());
     let mut broker = Setup::small().must_start(&data);
     prepare(&broker);
     for round in 0..3 {
@@ -145,7 +157,35 @@ fn a_disk_that_is_really_full_ends_the_process_and_with_space_a_restart_finds_ev
         println!("full {round}: {} batches acknowledged and found, {} open; heard {:?}", ledger.stored(), ledger.open(), ledger.codes());
     }
     append_once(&broker, &ledger, "afterwards").expect("the log goes on");
-    let page: Value = block(broker.client(Protocol::Binary).admin().call(Method::GET, &format!("/v1/streams/{INPUT}/events?from=0&limit=1"), None)).expect("a page");
+    let page: Value =
+        block(broker.client(Protocol::Binary).admin().call(Method::GET, &format!("/v1/streams/{INPUT}/events?from=0&limit=1"), None)).expect("a page");
     assert_eq!(page["events"][0]["offset"], json!(0), "within {} s", PATIENCE.as_secs());
+    broker.stop();
+}
+
+/// Its log lines cannot be written either, because they go to the same disk: that is no reason to panic, and the exit code is the same.
+#[test]
+fn a_full_disk_that_takes_the_log_lines_too_is_no_panic() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let disk = match image::small(dir.path(), 64) {
+        Ok(disk) => disk,
+        Err(why) => return println!("skipped: nothing can be mounted here: {why}"),
+    };
+    let chance = Chance::for_test("a_full_disk_that_takes_the_log_lines_too");
+    let (data, ledger) = (disk.at.join("data"), Ledger::default());
+    let mut broker = Setup::small().must_start(&data);
+    prepare(&broker);
+    let load = Load::start(&broker, &ledger, 0, &chance);
+    until("the load gets going", || ledger.stored() > 30);
+    fill(&disk.at, 0);
+    assert_eq!(broker.wait().code(), Some(10), "{}", broker.said());
+    load.end(Duration::from_millis(100));
+    assert_eq!(free(&disk.at), 0, "nothing could be written");
+    if let Err((code, _)) = Setup::small().start(&data).map(Broker::kill) {
+        assert_eq!(code, Some(10));
+    }
+    std::fs::remove_file(disk.at.join("filler")).expect("the filler goes");
+    let broker = Setup::small().must_start(&data);
+    judge(&broker, &ledger, "with space again");
     broker.stop();
 }

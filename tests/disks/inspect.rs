@@ -2,7 +2,7 @@
 //!
 //! What is allowed: a refusal to open, an error that names what is damaged, or the truth. Anything else is in [`Verdict::wrong`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub struct Verdict {
     pub refused: Option<(u8, String)>,
     /// Ranges said to be damaged, by stream, both ends included.
     pub damaged: BTreeMap<&'static str, Vec<(u64, u64)>>,
+    /// Streams of which something was said to be damaged.
+    pub hurt: BTreeSet<&'static str>,
     /// What could not be asked because of an error: streams, cursors, producers.
     pub unreadable: Vec<String>,
     /// Silence, wrong bytes, ends, positions; a panic.
@@ -135,6 +137,7 @@ async fn read(broker: &Broker, stream: &'static str, events: &[String], verdict:
                 }
             }
             Err(error) if error.code == Code::DataCorrupt => {
+                verdict.hurt.insert(stream);
                 let number = |field: &str| error.details.get(field).and_then(serde_json::Value::as_u64);
                 let (Some(from), Some(to)) = (number("from"), number("to")) else {
                     verdict.wrong.push(format!("{stream}: a damage without a range: {error:?}"));
@@ -169,7 +172,9 @@ async fn append(broker: &Broker, stream: &'static str, end: u64, verdict: &mut V
     let events = tidelog::client::IntoEvents::into_events(tidelog::client::NewEvent::text("one more")).expect("an event");
     let request = AppendRequest { stream: name(stream), stream_id: None, events, producer: None, expected_next_offset: None };
     match broker.append(&OPERATOR, request).await {
-        Ok(appended) if appended.first_offset != Some(end) => verdict.wrong.push(format!("an append to {stream} got {:?} and not {end}", appended.first_offset)),
+        Ok(appended) if appended.first_offset != Some(end) => {
+            verdict.wrong.push(format!("an append to {stream} got {:?} and not {end}", appended.first_offset))
+        }
         Ok(_) => {}
         Err(error) => verdict.fault(&format!("an append to {stream}"), &error),
     }

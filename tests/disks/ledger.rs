@@ -127,7 +127,9 @@ impl Ledger {
                 let first = &sent.values[0];
                 match sent.outcome {
                     Outcome::Refused if at.iter().any(|at| !at.is_empty()) => wrong.push(format!("I-2: {first:?} was refused and is in {stream} at {at:?}")),
-                    Outcome::Stored(_) if at.iter().any(|at| at.len() != 1) => wrong.push(format!("I-1: {first:?} was acknowledged and is in {stream} at {at:?}")),
+                    Outcome::Stored(_) if at.iter().any(|at| at.len() != 1) => {
+                        wrong.push(format!("I-1: {first:?} was acknowledged and is in {stream} at {at:?}"))
+                    }
                     Outcome::Stored(Some(offset)) if at[0][0] != offset => {
                         wrong.push(format!("I-1: {first:?} was acknowledged at {offset} of {stream} and is at {}", at[0][0]));
                     }
@@ -148,7 +150,13 @@ impl Ledger {
         }
         let of = |stream: &str| found.streams.get(stream).map_or(&[][..], Vec::as_slice);
         if of(OUTPUTS[0]) != of(OUTPUTS[1]) {
-            wrong.push(format!("I-10: commits were cut in two: {} holds {} events and {} {}", OUTPUTS[0], of(OUTPUTS[0]).len(), OUTPUTS[1], of(OUTPUTS[1]).len()));
+            wrong.push(format!(
+                "I-10: commits were cut in two: {} holds {} events and {} {}",
+                OUTPUTS[0],
+                of(OUTPUTS[0]).len(),
+                OUTPUTS[1],
+                of(OUTPUTS[1]).len()
+            ));
         }
         // Each commit's event says up to where it acks.
         let moved = of(OUTPUTS[0]).last().and_then(|value| value.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or(0);
@@ -262,11 +270,19 @@ mod tests {
         lie("P-13", &|found| drop(found.streams.get_mut(INPUT).expect("it").remove(1)));
         lie("I-5", &|found| found.streams.get_mut(INPUT).expect("it").push("stranger".into()));
         lie("I-5", &|found| *found.streams.get_mut(INPUT).expect("it") = [&input(found)[..1], &["open".into()], &["p a 1".into()]].concat());
-        lie("I-6", &|found| drop(found.producers.insert("a".into(), Some(0))));
+        lie("I-6", &|found| {
+            found.producers.insert("a".into(), Some(0));
+        });
         lie("I-6", &|found| found.streams.get_mut(INPUT).expect("it").swap(0, 1));
         lie("I-10", &|found| found.streams.get_mut(OUTPUTS[1]).expect("it").clear());
-        lie("I-10", &|found| drop(found.cursors.insert(MOVER, 1)));
-        lie("I-13", &|found| drop(found.cursors.insert(READER, 1)));
-        lie("I-13", &|found| drop(found.cursors.insert(READER, 3)));
+        lie("I-10", &|found| {
+            found.cursors.insert(MOVER, 1);
+        });
+        lie("I-13", &|found| {
+            found.cursors.insert(READER, 1);
+        });
+        lie("I-13", &|found| {
+            found.cursors.insert(READER, 3);
+        });
     }
 }

@@ -36,6 +36,19 @@ pub struct Made {
     pub last: Range<usize>,
     /// Where earlier records of it begin.
     pub begins: Vec<usize>,
+    /// With two logs: the earlier one, and where its last record begins.
+    pub earlier: Option<(String, usize)>,
+}
+
+/// What the end of the log is like.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Shape {
+    /// The last commit is one short record.
+    Short,
+    /// The last commit is of several blocks of the log (32 KiB each).
+    Long,
+    /// There are two logs, and the earlier one is needed: its batches are in a table, its rows are not.
+    TwoLogs,
 }
 
 /// Where copies are made: in memory if possible.
@@ -130,6 +143,38 @@ impl Writer {
         producer.close().await.expect("the producer is closed");
     }
 
+    /// Each batch has a producer of its own, so that each record of the log holds a row that no later one replaces.
+    async fn until_a_second_log(&mut self, client: &Client, data: &Path) -> (String, usize) {
+        const IDS: [&str; 40] = {
+            let mut ids = ["q"; 40];
+            let all = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN";
+            let mut index = 0;
+            while index < ids.len() {
+                ids[index] = all.split_at(index).1.split_at(1).0;
+                index += 1;
+            }
+            ids
+        };
+        let tables = files(data, &[".sst"]).len();
+        let first = files(data, &[".log"]).pop().expect("a log with data");
+        let end = || data.join("db").join(&first).metadata().expect("the log").len() as usize;
+        let mut last = end();
+        for id in IDS {
+            let producer = client.producer("late", id).open().await.expect("a producer is opened");
+            let before = end();
+            let value = noise(&mut self.chance, 70_000);
+            producer.send(NewEvent::text(&value)).await.expect("room").await.expect("an answer");
+            self.expected.streams.entry("late").or_default().push(value);
+            self.expected.producers.insert(("late", id), 0);
+            producer.close().await.expect("the producer is closed");
+            if end() > before {
+                last = before;
+            }
+        }
+        until("there are two logs and the batches of the first are in a table", || files(data, &[".log"]).len() == 2 && files(data, &[".sst"]).len() > tables);
+        (first, last)
+    }
+
     async fn ack(&mut self, client: &Client, stream: &'static str, subscription: &'static str, next: u64) {
         let mut consumer = client.consumer(stream).subscription(subscription).create().open().await.expect("a reader is attached");
         while consumer.position() < next {
@@ -141,11 +186,12 @@ impl Writer {
     }
 }
 
-/// `large`: the last commit is of several blocks of the log (32 KiB each).
-pub fn make(large: bool) -> Made {
+/// Makes one; it takes about a second.
+pub fn make(shape: Shape) -> Made {
     let dir = scratch();
     let data = dir.path().join("data");
-    let setup = Setup::small().storage("WRITE_BUFFER_BYTES", 16 << 20);
+    // A table of batches takes half of it.
+    let setup = Setup::small().storage("WRITE_BUFFER_BYTES", if shape == Shape::TwoLogs { 4 << 20 } else { 16 << 20 });
     let mut writer = Writer { expected: Expected::default(), chance: Chance::for_test("") };
     let start = |setup: &Setup| -> (Broker, Client) {
         let broker = setup.must_start(&data);
@@ -175,7 +221,7 @@ pub fn make(large: bool) -> Made {
     let (broker, client) = start(&setup);
     let wal = || files(&data, &[".log"]).pop().expect("a log with data");
     let end = || data.join("db").join(wal()).metadata().expect("the log").len() as usize;
-    let mut begins = Vec::new();
+    let (mut begins, mut earlier) = (Vec::new(), None);
     let (mut before, mut cut) = (Expected::default(), 0..0);
     block(async {
         for _ in 0..6 {
@@ -187,6 +233,9 @@ pub fn make(large: bool) -> Made {
         writer.append(&client, "shared", 5, 2, 100).await;
         begins.push(end());
         writer.ack(&client, "early", "reader", 120).await;
+        if shape == Shape::TwoLogs {
+            earlier = Some(writer.until_a_second_log(&client, &data).await);
+        }
         let mut committer = client.committer("mover").await.expect("a committer");
         let mut consumer = client.consumer("early").subscription("reader").open().await.expect("a reader is attached");
         while consumer.position() < 130 {
@@ -198,7 +247,7 @@ pub fn make(large: bool) -> Made {
         writer.expected = before.clone();
         begins.push(end());
         cut.start = end();
-        let bytes = if large { 50_000 } else { 30 };
+        let bytes = if shape == Shape::Long { 50_000 } else { 30 };
         let name = |name: &str| StreamName::parse(name).expect("a name");
         let mut appends = Vec::new();
         for stream in ["left", "right"] {
@@ -218,5 +267,5 @@ pub fn make(large: bool) -> Made {
     let wal: PathBuf = wal().into();
     broker.kill();
     let wal = Box::leak(wal.to_string_lossy().into_owned().into_boxed_str());
-    Made { dir, expected: writer.expected, before, wal, last: cut, begins }
+    Made { dir, expected: writer.expected, before, wal, last: cut, begins, earlier }
 }

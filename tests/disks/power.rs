@@ -12,6 +12,7 @@ use crate::chance::{Chance, rounds};
 use crate::image::Rig;
 use crate::ledger::{Found, Ledger};
 use crate::load::{Load, block, prepare, until};
+use crate::made::recorded;
 use crate::shim::Shim;
 
 /// Where the power goes.
@@ -23,8 +24,8 @@ enum Cut {
     FileSystem,
 }
 
-/// One life: the load runs for `time`, the power goes. The ledger is what was known at that moment.
-fn live(rig: &mut Rig, setup: &Setup, ledger: &Ledger, round: usize, chance: &mut Chance, cut: Cut) -> Ledger {
+/// One life: the load runs, the power goes. The ledger is what was known at that moment. `behind`: not before the side file was written again.
+fn live(rig: &mut Rig, setup: &Setup, ledger: &Ledger, round: usize, chance: &mut Chance, cut: Cut, behind: bool) -> Ledger {
     let mut disk = rig.mount().expect("the disk is mounted");
     let broker = setup.must_start(&disk.at.join("data"));
     if round == 0 {
@@ -35,7 +36,9 @@ fn live(rig: &mut Rig, setup: &Setup, ledger: &Ledger, round: usize, chance: &mu
     let ledger = ledger.fork();
     let before = ledger.stored();
     let load = Load::start(&broker, &ledger, round, chance);
-    until("the load gets going", || ledger.stored() > before + 30);
+    let data = disk.at.join("data");
+    let known = recorded(&data);
+    until("the load gets going", || ledger.stored() > before + 30 && (!behind || recorded(&data) > known));
     std::thread::sleep(Duration::from_millis(chance.between(0, 700)));
     match cut {
         Cut::Device => rig.freeze(),
@@ -72,7 +75,7 @@ fn i1_what_was_acknowledged_is_on_the_disk_when_the_power_goes() {
     let cuts = 12 * rounds();
     for round in 0..cuts {
         let cut = if round % 4 == 3 { Cut::FileSystem } else { Cut::Device };
-        ledger = live(&mut rig, &setup, &ledger, round, &mut chance, cut);
+        ledger = live(&mut rig, &setup, &ledger, round, &mut chance, cut, false);
     }
     let disk = rig.mount().expect("the disk is mounted");
     let broker = setup.must_start(&disk.at.join("data"));
@@ -93,7 +96,7 @@ fn control_a_disk_that_lies_about_the_log_is_found_out_by_the_side_file_and_by_t
     shim.obey(&["sync */db/*.log 0 -1 lie"]);
     // One large table: nothing is flushed, whose sync would be honest.
     let setup = Setup::small().storage("WRITE_BUFFER_BYTES", 256 << 20).shim(&shim);
-    let ledger = live(&mut rig, &setup, &Ledger::default(), 0, &mut chance, Cut::Device);
+    let ledger = live(&mut rig, &setup, &Ledger::default(), 0, &mut chance, Cut::Device, true);
     let disk = rig.mount().expect("the disk is mounted");
     let data = disk.at.join("data");
     let (code, said) = Setup::small().start(&data).map(drop).expect_err("less is there than was known to be durable (S-7)");

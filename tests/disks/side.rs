@@ -9,7 +9,7 @@ use tidelog::types::Code;
 use crate::broker::Setup;
 use crate::inspect::inspect;
 use crate::load::block;
-use crate::made::{make, recorded};
+use crate::made::{Shape, make, recorded};
 
 /// A side file that names `sequence`, as the broker writes it: magic, number, CRC-32C of both.
 fn side_file(sequence: u64) -> Vec<u8> {
@@ -28,7 +28,7 @@ fn side_file(sequence: u64) -> Vec<u8> {
 
 #[test]
 fn s7_a_side_file_that_is_missing_stale_or_garbage_stops_nothing_and_a_newer_one_does() {
-    let made = make(false);
+    let made = make(Shape::Short);
     let known = recorded(made.copy(true).path()).expect("a side file");
     let whole = std::fs::read(made.copy(true).path().join("durable")).expect("a side file");
     assert_eq!(whole, side_file(known), "the side file is not as this test writes it");

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::chance::{Chance, rounds};
 use crate::inspect::{Verdict, inspect};
-use crate::made::{Made, make};
+use crate::made::{Made, Shape, make};
 
 fn log(dir: &Path, made: &Made) -> std::path::PathBuf {
     dir.join("db").join(made.wal)
@@ -38,13 +38,13 @@ fn refused(verdict: &Verdict, what: &str) {
 #[test]
 fn a_log_cut_at_any_byte_of_its_last_record_is_everything_before_it_or_refused() {
     let mut chance = Chance::for_test("a_log_cut_at_any_byte");
-    for large in [false, true] {
-        let made = make(large);
+    for shape in [Shape::Short, Shape::Long] {
+        let made = make(shape);
         let bytes = whole(&made);
         let len = made.last.len();
         // Each byte of a small record; of one over several blocks the heads and tails of its parts, and places between.
         let near = |at: &usize| (made.last.start + at) % 32_768 < 9 || (made.last.start + at) % 32_768 > 32_760;
-        let places: Vec<usize> = if large {
+        let places: Vec<usize> = if shape == Shape::Long {
             let mut places: Vec<usize> = (0..len).filter(near).step_by(3).chain(chance.places(30 * rounds(), len)).chain([0, 1, 6, 7, 8, len - 1]).collect();
             places.sort_unstable();
             places.dedup();
@@ -69,7 +69,7 @@ fn a_log_cut_at_any_byte_of_its_last_record_is_everything_before_it_or_refused()
 #[test]
 fn a_bit_that_flips_in_the_last_record_drops_it_whole_and_one_that_flips_earlier_is_refused() {
     let mut chance = Chance::for_test("a_bit_that_flips");
-    let made = make(true);
+    let made = make(Shape::Long);
     let bytes = whole(&made);
     let mut flipped = |at: usize| {
         let mut bytes = bytes.clone();
@@ -80,6 +80,13 @@ fn a_bit_that_flips_in_the_last_record_drops_it_whole_and_one_that_flips_earlier
     for at in places.places(40 * rounds(), made.last.len()).into_iter().chain(0..8) {
         let (_dir, verdict) = with_log(&made, false, &flipped(made.last.start + at));
         assert!(verdict.is_whole(), "a bit flipped {at} bytes into the last record: {verdict:?}");
+    }
+    // Each bit of its head: of its length, which then points elsewhere, and of its type, which then means something else.
+    for bit in 0..56 {
+        let mut spoilt = bytes.clone();
+        spoilt[made.last.start + bit / 8] ^= 1 << (bit % 8);
+        let (_dir, verdict) = with_log(&made, false, &spoilt);
+        assert!(verdict.is_whole(), "bit {bit} of the last record: {verdict:?}");
     }
     let (_dir, verdict) = with_log(&made, true, &flipped(made.last.start + 20));
     refused(&verdict, "S-7: a damaged record that is known to be durable");
@@ -104,7 +111,7 @@ fn a_bit_that_flips_in_the_last_record_drops_it_whole_and_one_that_flips_earlier
 #[test]
 fn a_sector_of_zeros_or_of_something_else_in_the_log_is_refused_or_a_torn_last_record() {
     let mut places = Chance::for_test("a_sector_of_zeros");
-    let made = make(true);
+    let made = make(Shape::Long);
     let bytes = whole(&made);
     for (index, at) in places.places(24 * rounds(), bytes.len()).into_iter().enumerate() {
         let at = at / 512 * 512;
@@ -131,11 +138,49 @@ fn a_sector_of_zeros_or_of_something_else_in_the_log_is_refused_or_a_torn_last_r
 
 #[test]
 fn a_log_that_is_gone_or_empty_is_refused_by_the_side_file() {
-    let made = make(false);
+    let made = make(Shape::Short);
     for empty in [false, true] {
         let dir = made.copy(true);
         let log = log(dir.path(), &made);
         if empty { std::fs::write(log, b"") } else { std::fs::remove_file(log) }.expect("a log");
         refused(&inspect(dir.path(), &made.expected), "S-7: a log that is not there");
     }
+}
+
+/// The rows of an earlier log are as acknowledged as those of the last one, and its end was whole when the next log began.
+#[test]
+fn a_log_before_the_last_is_refused_when_its_end_is_damaged_as_well() {
+    let mut chance = Chance::for_test("a_log_before_the_last");
+    let made = make(Shape::TwoLogs);
+    assert!(inspect(made.copy(true).path(), &made.expected).is_whole(), "the directory that all copies are made of is not whole");
+    let (file, last) = made.earlier.clone().expect("an earlier log");
+    let bytes = std::fs::read(made.copy(true).path().join("db").join(&file)).expect("a log");
+    let with = |side: bool, bytes: Option<&[u8]>, what: &str| {
+        let dir = made.copy(side);
+        let path = dir.path().join("db").join(&file);
+        match bytes {
+            Some(bytes) => std::fs::write(path, bytes).expect("a log"),
+            None => std::fs::remove_file(path).expect("a log"),
+        }
+        let verdict = inspect(dir.path(), &made.expected);
+        assert!(matches!(verdict.refused, Some((11, _))), "{what} of the earlier log, side file {side}, was not refused: {verdict:?}");
+    };
+    // The head of its last record, and that of the last part of it, behind which there is nothing.
+    let part = bytes.len() / 32_768 * 32_768;
+    assert!(part > last, "the last record is of several blocks");
+    for (index, (begin, bit)) in [last, part].into_iter().flat_map(|begin| (0..56).map(move |bit| (begin, bit))).enumerate() {
+        let mut spoilt = bytes.clone();
+        spoilt[begin + bit / 8] ^= 1 << (bit % 8);
+        with(index % 2 == 0, Some(&spoilt), &format!("bit {bit} at {begin}"));
+    }
+    for (index, at) in chance.places(20 * rounds(), bytes.len() - last).into_iter().enumerate() {
+        with(index % 2 == 0, Some(&bytes[..last + at]), &format!("a cut {at} bytes into the last record"));
+        let mut spoilt = bytes.clone();
+        spoilt[last + at] ^= 0x10;
+        if (last + at) % 32_768 <= 32_761 {
+            with(index % 2 == 1, Some(&spoilt), &format!("a bit flipped {at} bytes into the last record"));
+        }
+    }
+    with(false, None, "the absence");
+    with(true, None, "the absence");
 }

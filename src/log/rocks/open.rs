@@ -11,7 +11,7 @@ use rocksdb::{DB, DBRecoveryMode, ErrorKind, Options};
 
 use super::options::{self, RocksOptions, Shared, family};
 use super::recovery::{self, Verdict};
-use super::{durable, space};
+use super::{durable, manifest, space};
 use crate::log::OpenError;
 use crate::log::rows::{self, FORMAT_VERSION, Key, value};
 use crate::types::TimeUs;
@@ -36,6 +36,11 @@ pub(super) fn open(options: &RocksOptions) -> Result<Opened, OpenError> {
     let recorded = durable::recorded(dir).unwrap_or(0);
     if fresh && recorded > 0 && !options.accept_loss {
         return Err(lost(dir, 0, recorded));
+    }
+    if let Some(what) =
+        manifest::judge(&options.db_dir()).map_err(|e| OpenError::Failed(format!("The files in {} cannot be read: {e}.", options.db_dir().display())))?
+    {
+        return Err(unlisted(dir, &what));
     }
     if !fresh {
         know_all_families(options)?;
@@ -127,7 +132,13 @@ fn recover(options: &RocksOptions, shared: &Shared) -> Result<(DB, Loss), OpenEr
         tracing::error!("ACKNOWLEDGED EVENTS ARE LOST by the operator's word: {what}; everything from there on is dropped");
         return give_up_tail(options, shared, &what).map(|db| (db, Loss::Acknowledged));
     }
-    let error = match open_db(options, shared, DBRecoveryMode::TolerateCorruptedTailRecords) {
+    // A log that is not the last was whole when the next one began. The engine would take a damaged end of it for a torn write and go on with
+    // the next log, a hole; strictly, it passes over the file only if nothing in it is needed any more.
+    let mode = match verdict {
+        Verdict::TornEarlier { .. } => DBRecoveryMode::AbsoluteConsistency,
+        _ => DBRecoveryMode::TolerateCorruptedTailRecords,
+    };
+    let error = match open_db(options, shared, mode) {
         Ok(db) => {
             if let Verdict::TornTail { file, offset } = &verdict {
                 tracing::warn!(file = %file.display(), offset, "the log ended in the middle of a record: that group was never acknowledged, and is dropped");
@@ -177,6 +188,15 @@ fn open_db(options: &RocksOptions, shared: &Shared, recovery: DBRecoveryMode) ->
 fn lost(dir: &Path, found: u64, recorded: u64) -> OpenError {
     let what = format!("commits up to {recorded} were acknowledged, but only those up to {found} are there (S-7): is this an old copy?");
     OpenError::Refused(advise(dir, &what))
+}
+
+/// Without its list of files there is nothing that could be opened, whatever loss is accepted.
+fn unlisted(dir: &Path, what: &str) -> OpenError {
+    OpenError::Refused(format!(
+        "The data directory {} is refused: {what}. Which files belong to it is not known, so nothing was touched. First make a copy of the \
+         directory. Then put back the right one from a copy or checkpoint.",
+        dir.display()
+    ))
 }
 
 /// What is wrong, and the three ways out.

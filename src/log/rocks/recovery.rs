@@ -13,8 +13,10 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-const BLOCK: usize = 32 * 1024;
-const HEADER: usize = 7;
+/// Bytes of a block.
+pub(super) const BLOCK: usize = 32 * 1024;
+/// Bytes before the payload of a physical record.
+pub(super) const HEADER: usize = 7;
 const RECYCLABLE_HEADER: usize = 11;
 
 /// What the logs of a directory say.
@@ -56,15 +58,16 @@ pub(super) fn examine(dir: &Path) -> std::io::Result<Verdict> {
     Ok(Verdict::Sound)
 }
 
+/// A place in a log that is not as it was written.
 #[derive(Debug, PartialEq, Eq)]
-struct Spot {
-    offset: u64,
+pub(super) struct Spot {
+    pub(super) offset: u64,
     /// A logical record begins after it.
-    followed: bool,
+    pub(super) followed: bool,
 }
 
 /// The first bad spot of a log.
-fn scan(mut log: impl std::io::Read) -> std::io::Result<Option<Spot>> {
+pub(super) fn scan(mut log: impl std::io::Read) -> std::io::Result<Option<Spot>> {
     let mut scanner = Scanner::default();
     let mut block = Vec::with_capacity(BLOCK);
     let mut offset = 0;
@@ -151,13 +154,14 @@ enum Part {
     Note,
 }
 
-struct Physical {
+/// A part of a logical record, within one block.
+pub(super) struct Physical {
     part: Part,
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 /// The physical record at the beginning of `bytes`, if its CRC is right.
-fn record(bytes: &[u8]) -> Option<Physical> {
+pub(super) fn record(bytes: &[u8]) -> Option<Physical> {
     let header = bytes.first_chunk::<HEADER>()?;
     let stored = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
     let len = usize::from(u16::from_le_bytes([header[4], header[5]]));
@@ -180,7 +184,7 @@ fn record(bytes: &[u8]) -> Option<Physical> {
 }
 
 /// RocksDB stores CRCs of bytes that may hold CRCs: rotated, plus a constant.
-fn mask(crc: u32) -> u32 {
+pub(super) fn mask(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
@@ -192,7 +196,7 @@ pub(super) fn crc32c(parts: &[&[u8]]) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -228,7 +232,7 @@ mod tests {
     }
 
     /// Payloads of one value repeated hold nothing that looks like a record.
-    fn log_of(sizes: &[usize]) -> (Vec<u8>, Vec<usize>) {
+    pub(in super::super) fn log_of(sizes: &[usize]) -> (Vec<u8>, Vec<usize>) {
         let mut log = Vec::new();
         let begins = sizes.iter().enumerate().map(|(i, size)| write(&mut log, &vec![0x40 + i as u8; *size])).collect();
         (log, begins)

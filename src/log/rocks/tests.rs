@@ -374,6 +374,24 @@ async fn a_damaged_end_of_a_stream_is_not_mistaken_for_an_earlier_end() {
 }
 
 #[tokio::test]
+async fn s6_damage_of_other_streams_is_none_of_a_stream_that_lies_elsewhere() {
+    let dir = flushed(300).await;
+    let elsewhere = StreamId(S.0 + 1);
+    let engine = open(dir.path()).unwrap();
+    commit(&engine, WriteSet { appends: vec![batch(elsewhere, 0, 10, 300)], ..WriteSet::default() }).await.unwrap();
+    engine.close().await.unwrap();
+    // All of `S` is in one block, the last one of its file: looking backward from the stream behind it meets it.
+    let file = files(dir.path(), "sst").into_iter().max_by_key(|f| f.metadata().unwrap().len()).unwrap();
+    flip(&file, 100);
+    let engine = open(dir.path()).unwrap();
+    assert!(matches!(engine.last(S, 0).await, Err(EngineError::Corrupt { stream: S, from: 0, .. })));
+    assert_eq!(engine.last(elsewhere, 0).await.unwrap().map(|b| b.head.end()), Some(10));
+    assert_eq!(spans(&engine, elsewhere, 0, ALL).await, [(0, 10)]);
+    assert_eq!(spans(&engine, elsewhere, 5, ALL).await, [(0, 10)], "from the middle of a batch");
+    assert_eq!(engine.last(StreamId(S.0 + 2), 0).await.unwrap().map(|b| b.head.end()), None);
+}
+
+#[tokio::test]
 async fn a_damaged_row_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(dir.path()).unwrap();
