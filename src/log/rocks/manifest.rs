@@ -58,6 +58,9 @@ fn without_list(dir: &Path) -> Result<Option<String>> {
 fn was_cut_short(rest: &[u8], at: usize) -> bool {
     let (mut rest, mut at) = (rest, at);
     loop {
+        if rest.iter().all(|byte| *byte == 0) {
+            return true;
+        }
         let block = &rest[..rest.len().min(BLOCK - at)];
         if block.len() >= HEADER {
             if let Some(part) = record(block) {
@@ -77,9 +80,6 @@ fn was_cut_short(rest: &[u8], at: usize) -> bool {
 }
 
 fn ends_early(part: &[u8]) -> bool {
-    if part.iter().all(|byte| *byte == 0) {
-        return true;
-    }
     let len = usize::from(u16::from_le_bytes([part[4], part[5]]));
     let stored = u32::from_le_bytes([part[0], part[1], part[2], part[3]]);
     // All of it is there when the checksum says so: then it is the length that is wrong.

@@ -125,7 +125,7 @@ fn recover(options: &RocksOptions, shared: &Shared) -> Result<(DB, Loss), OpenEr
     let db_dir = options.db_dir();
     let verdict = recovery::examine(&db_dir).map_err(|e| OpenError::Failed(format!("The logs in {} cannot be read: {e}.", db_dir.display())))?;
     if let Verdict::Damaged { file, offset } = &verdict {
-        let what = format!("{} is damaged at byte {offset}, and acknowledged data follows", file.display());
+        let what = format!("{} is damaged at byte {offset}, and so is acknowledged data there or behind", file.display());
         if !options.accept_loss {
             return Err(OpenError::Refused(advise(&options.dir, &what)));
         }
@@ -177,6 +177,9 @@ fn recover(options: &RocksOptions, shared: &Shared) -> Result<(DB, Loss), OpenEr
 
 /// Opens up to the damaged spot of the log and forgets the rest.
 fn give_up_tail(options: &RocksOptions, shared: &Shared, why: &str) -> Result<DB, OpenError> {
+    if options.accept_loss {
+        recovery::defuse(&options.db_dir()).map_err(|e| OpenError::Failed(format!("The logs in {} cannot be written: {e}.", options.db_dir().display())))?;
+    }
     open_db(options, shared, DBRecoveryMode::PointInTime)
         .map_err(|error| OpenError::Refused(advise(&options.dir, &format!("stored bytes are damaged: {why}; then: {error}"))))
 }

@@ -7,10 +7,12 @@
 //! be that group. If a later record has begun, the group at the bad spot had been synced before, and answered.
 //!
 //! RocksDB alone is not enough: it takes a length that points beyond the end of the file for a truncated tail, so that one flipped bit in the
-//! last block would silently drop what follows. Hence the logs are read here before each open.
+//! last block would silently drop what follows. And at a record of a recyclable type in a log that is not recycled, which one flipped bit makes
+//! of any other, it stays for ever. Hence the logs are read here before each open.
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// Bytes of a block.
@@ -18,6 +20,10 @@ pub(super) const BLOCK: usize = 32 * 1024;
 /// Bytes before the payload of a physical record.
 pub(super) const HEADER: usize = 7;
 const RECYCLABLE_HEADER: usize = 11;
+/// Types of records that RocksDB 11.8 never gets past: no torn write makes one, and no log of ours has them.
+const TRAPS: [u8; 6] = [5, 6, 7, 8, 11, 131];
+/// A type that RocksDB does not know.
+const NO_TYPE: u8 = 127;
 
 /// What the logs of a directory say.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,8 +38,8 @@ pub(super) enum Verdict {
     Damaged { file: PathBuf, offset: u64 },
 }
 
-/// Judges the logs in `dir`.
-pub(super) fn examine(dir: &Path) -> std::io::Result<Verdict> {
+/// The logs in `dir` that hold anything, in order.
+fn logs(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut logs = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
@@ -45,8 +51,14 @@ pub(super) fn examine(dir: &Path) -> std::io::Result<Verdict> {
         }
     }
     logs.sort();
+    Ok(logs.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Judges the logs in `dir`.
+pub(super) fn examine(dir: &Path) -> std::io::Result<Verdict> {
+    let logs = logs(dir)?;
     let last = logs.len().saturating_sub(1);
-    for (index, (_, file)) in logs.into_iter().enumerate() {
+    for (index, file) in logs.into_iter().enumerate() {
         let Some(spot) = scan(File::open(&file)?)? else { continue };
         let offset = spot.offset;
         return Ok(match (spot.followed, index == last) {
@@ -62,7 +74,7 @@ pub(super) fn examine(dir: &Path) -> std::io::Result<Verdict> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Spot {
     pub(super) offset: u64,
-    /// A logical record begins after it.
+    /// A logical record begins after it, or it is no torn write.
     pub(super) followed: bool,
 }
 
@@ -86,8 +98,33 @@ pub(super) fn scan(mut log: impl std::io::Read) -> std::io::Result<Option<Spot>>
     Ok(scanner.bad)
 }
 
+/// Makes the logs in `dir` readable for RocksDB: a damaged record at which it would stay for ever gets a type that it calls damaged. Only by an
+/// operator's word, because it writes to what it judges.
+pub(super) fn defuse(dir: &Path) -> std::io::Result<()> {
+    for path in logs(dir)? {
+        let file = File::options().read(true).write(true).open(path)?;
+        let mut scanner = Scanner::default();
+        let mut block = Vec::with_capacity(BLOCK);
+        let mut offset = 0;
+        while {
+            block.clear();
+            (&file).take(BLOCK as u64).read_to_end(&mut block)? > 0
+        } {
+            scanner.block(offset, &block);
+            offset += block.len() as u64;
+        }
+        for at in scanner.traps {
+            file.write_all_at(&[NO_TYPE], at)?;
+        }
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
 #[derive(Default)]
 struct Scanner {
+    /// Where types stand that RocksDB does not get past.
+    traps: Vec<u64>,
     /// Where the logical record began whose end has not come.
     open: Option<u64>,
     bad: Option<Spot>,
@@ -104,6 +141,11 @@ impl Scanner {
                 }
                 None => {
                     self.spoil(offset + at as u64);
+                    if TRAPS.contains(&block[at + HEADER - 1]) {
+                        // A record that was whole once: the last of the log, too, may have been acknowledged.
+                        self.traps.push(offset + (at + HEADER - 1) as u64);
+                        self.follow();
+                    }
                     // Lengths cannot be trusted from here on: look for a beginning at every byte of this block. Bytes of an event that look
                     // like one err to the safe side.
                     let begins = |from: &usize| matches!(record(&block[*from..]), Some(Physical { part: Part::Whole | Part::First, .. }));
