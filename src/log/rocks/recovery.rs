@@ -106,10 +106,11 @@ pub(super) fn defuse(dir: &Path) -> std::io::Result<()> {
         let mut scanner = Scanner::default();
         let mut block = Vec::with_capacity(BLOCK);
         let mut offset = 0;
-        while {
+        loop {
             block.clear();
-            (&file).take(BLOCK as u64).read_to_end(&mut block)? > 0
-        } {
+            if (&file).take(BLOCK as u64).read_to_end(&mut block)? == 0 {
+                break;
+            }
             scanner.block(offset, &block);
             offset += block.len() as u64;
         }
