@@ -40,7 +40,7 @@ pub(super) fn open(options: &RocksOptions) -> Result<Opened, OpenError> {
     if let Some(what) =
         manifest::judge(&options.db_dir()).map_err(|e| OpenError::Failed(format!("The files in {} cannot be read: {e}.", options.db_dir().display())))?
     {
-        return Err(unlisted(dir, &what));
+        return Err(hopeless(dir, &what));
     }
     if !fresh {
         know_all_families(options)?;
@@ -193,11 +193,11 @@ fn lost(dir: &Path, found: u64, recorded: u64) -> OpenError {
     OpenError::Refused(advise(dir, &what))
 }
 
-/// Without its list of files there is nothing that could be opened, whatever loss is accepted.
-fn unlisted(dir: &Path, what: &str) -> OpenError {
+/// What cannot be opened whatever loss is accepted.
+fn hopeless(dir: &Path, what: &str) -> OpenError {
     OpenError::Refused(format!(
-        "The data directory {} is refused: {what}. Which files belong to it is not known, so nothing was touched. First make a copy of the \
-         directory. Then put back the right one from a copy or checkpoint.",
+        "The data directory {} is refused: {what}. Nothing can be served without it. First make a copy of the directory. Then put back the \
+         right one from a copy or checkpoint.",
         dir.display()
     ))
 }
@@ -223,12 +223,19 @@ fn accept(db: &DB, dir: &Path) -> Result<(), String> {
     durable::record(dir, db.latest_sequence_number()).map_err(|e| e.to_string())
 }
 
-/// Writes the format row at the first start; afterwards it must be there and not newer than this version.
+/// Writes the format row at the first start; afterwards it must be there and not newer than this version. The counters must be readable, too.
 fn check_format(db: &DB, dir: &Path, fresh: bool) -> Result<(), OpenError> {
     let failed = |error: &dyn std::fmt::Display| OpenError::Failed(format!("The format of {} cannot be read or written: {error}.", dir.display()));
     let meta = db.cf_handle(family::META).ok_or_else(|| failed(&"no column family meta"))?;
+    let get = |key: &[u8]| {
+        db.get_cf(meta, key).map_err(|error| match error.kind() {
+            ErrorKind::Corruption => hopeless(dir, &format!("a row that everything rests on is damaged ({error})")),
+            _ => failed(&error),
+        })
+    };
+    get(&Key::Counters.encode().bytes)?;
     let key = Key::Format.encode().bytes;
-    let Some(bytes) = db.get_cf(meta, &key).map_err(|e| failed(&e))? else {
+    let Some(bytes) = get(&key)? else {
         // A crash at the very first start leaves an empty database.
         if !fresh && db.latest_sequence_number() > 0 {
             return Err(OpenError::Refused(advise(dir, "it has no format row, so Tidelog did not write it or the row is lost")));
