@@ -7,6 +7,9 @@ pub const NAME_BYTES: usize = 200;
 /// Longest producer id. Long enough for `cursor:<stream>:<subscription>` of usual names.
 pub const PRODUCER_ID_BYTES: usize = 128;
 
+/// Largest integer that every reader of JSON can hold (`formats.md` section 3).
+pub const INTEGER_MAX: u64 = (1 << 53) - 1;
+
 /// Largest `data` of one event unless the stream says less. Bigger payloads belong in an object store.
 pub const EVENT_MAX_BYTES: usize = 1024 * 1024;
 /// Largest batch (encoded `Events` bytes) of one append, and total of one commit's appends. Four of the largest events; small enough to share a group.

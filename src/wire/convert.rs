@@ -5,7 +5,7 @@ use crate::types::{Code, Error, ProducerId, StreamName, SubscriptionName, TimeUs
 
 /// Largest integer that every reader of JSON can hold (`formats.md` section 3). Both forms refuse larger ones, so that what one
 /// client sends every other client can read.
-pub const MAX_INTEGER: u64 = (1 << 53) - 1;
+pub const MAX_INTEGER: u64 = crate::types::limits::INTEGER_MAX;
 
 /// A stream's name at `field`.
 pub fn stream(field: &str, text: &str) -> Result<StreamName, Error> {

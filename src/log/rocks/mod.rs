@@ -6,6 +6,7 @@
 mod durable;
 pub(crate) mod faults;
 mod keys;
+mod manifest;
 mod open;
 mod options;
 mod raw;
