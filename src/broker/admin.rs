@@ -21,6 +21,8 @@ use crate::types::{Code, Error, OperationId, Result, StreamId, StreamName, Subsc
 const METADATA_ENTRIES: usize = 64;
 /// Longest metadata name or value, and description.
 const METADATA_BYTES: usize = 4096;
+/// Idempotency keys dropped by one intent: it needs all of their rows in memory at once, which must fit the smallest `hot_entries`.
+const FORGET_AT_ONCE: usize = 16;
 
 impl Broker {
     /// # Errors
@@ -178,7 +180,7 @@ impl Broker {
                 let row: value::Idempotency = rows::decode(bytes).map_err(Error::internal)?;
                 keys.extend(IdempotencyRow::decode(key).filter(|_| row.dedup_until_us <= now.0));
             }
-            if !keys.is_empty() {
+            for keys in keys.chunks(FORGET_AT_ONCE).map(<[_]>::to_vec) {
                 self.ask(0, |reply| Intent::ForgetKeys { keys, reply }).await?;
             }
         }

@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::{error, info, warn};
 
+use super::broken::Promise;
 use super::clock::Now;
 use super::intent::{Intent, Queued};
 use super::loader;
@@ -349,7 +350,22 @@ impl Driver {
     }
 
     fn settle(&mut self, sealed: Sealed) {
-        let Sealed { set, news, effects, answers, events } = sealed;
+        let Sealed { mut set, news, effects, mut answers, events } = sealed;
+        let broken = self.state.broken();
+        if broken.is(Promise::DirtyRead) || broken.is(Promise::AckBeforeSync) {
+            self.registry.publish(&news);
+        }
+        if broken.is(Promise::AckBeforeSync) {
+            answers.drain(..).for_each(|answer| answer.send(None));
+        }
+        if broken.is(Promise::SplitCommit) && !set.rows.is_empty() && !set.appends.is_empty() {
+            let rows = crate::log::WriteSet { appends: Vec::new(), ..set.clone() };
+            set = crate::log::WriteSet { appends: set.appends, ..Default::default() };
+            match self.commit(rows) {
+                Ok(position) => self.position = position,
+                Err(why) => return self.fail(&why.to_string(), Some(answers)),
+            }
+        }
         if !set.is_empty() {
             let bytes: usize = set.appends.iter().map(|b| b.value().len()).sum();
             match self.commit(set) {

@@ -7,6 +7,7 @@ pub mod access;
 mod ack_token;
 mod admin;
 mod appending;
+mod broken;
 mod clock;
 mod commit;
 mod connection;
@@ -39,6 +40,7 @@ use crate::types::{Batch, Code, Error, IdempotencyKey, Result, StreamId, StreamN
 
 pub use access::{Principal, Right};
 use ack_token::AckTokens;
+pub use broken::{Broken, Promise};
 use clock::Now;
 use commit::{CommitLoop, engine_failure};
 pub use connection::{Connection, Pending};
@@ -58,11 +60,13 @@ pub struct Settings {
     pub tail_bytes: usize,
     /// Streams, producers and cursors kept in memory: at least this many of each, at most twice as many.
     pub hot_entries: usize,
+    /// A promise that a test-only build breaks; none by default.
+    pub broken: Broken,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { create_streams_on_use: false, tail_bytes: 64 * 1024 * 1024, hot_entries: 8192 }
+        Self { create_streams_on_use: false, tail_bytes: 64 * 1024 * 1024, hot_entries: 8192, broken: Broken::default() }
     }
 }
 
@@ -79,6 +83,7 @@ struct Inner {
     room: Arc<Semaphore>,
     log_epoch: u64,
     ack_tokens: AckTokens,
+    broken: Broken,
     began: Instant,
     draining: AtomicBool,
     drained: Notify,
@@ -108,7 +113,9 @@ impl Broker {
             None => value::Counters { next_stream_id: 1, next_subscription_id: 1, next_user_id: 2, next_source_id: 1, log_epoch: 1, ..Default::default() },
         };
         let registry = Arc::new(Registry::new(settings.tail_bytes));
-        let options = Options { create_on_use: settings.create_streams_on_use, hot_entries: settings.hot_entries, new_uuid: Box::new(uuid::Uuid::now_v7) };
+        let broken = settings.broken;
+        let options =
+            Options { create_on_use: settings.create_streams_on_use, hot_entries: settings.hot_entries, new_uuid: Box::new(uuid::Uuid::now_v7), broken };
         let now = Now { wall_us: TimeUs::now().0, mono: began.elapsed() };
         let state = State::new(options, registry.clone(), counters, now);
         let log_epoch = state.log_epoch();
@@ -121,6 +128,7 @@ impl Broker {
             room,
             log_epoch,
             ack_tokens: AckTokens::new(&secret),
+            broken,
             began,
             draining: AtomicBool::new(false),
             drained: Notify::new(),
