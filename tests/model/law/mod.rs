@@ -11,7 +11,7 @@ mod refusal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use commits::{CommitPlan, CommitSaid};
+pub use commits::{CommitPart, CommitPlan, CommitSaid};
 pub use cursors::{Ask, Cursor, Pulling};
 pub use producers::{Once, Producer};
 pub use refusal::{Refusal, agrees, refuse};
@@ -88,7 +88,7 @@ impl Stream {
         &self.events[self.first as usize..]
     }
 
-    fn info(&self) -> Said {
+    pub fn info(&self) -> Said {
         Said::Stream { id: self.id, first: self.first, next: self.end(), closed: self.closed, bytes: bytes(self.kept()) }
     }
 
