@@ -39,6 +39,8 @@ pub struct World {
     pub seats: Vec<Seat>,
     pub tokens: Vec<Token>,
     operation: Option<OperationId>,
+    /// The fault by which this process ends.
+    failing: Option<Fate>,
     /// The last call whose outcome was unknown, to be sent again.
     pub unknown: Option<Call>,
     pub events: u32,
@@ -65,6 +67,7 @@ impl World {
             seats: Vec::new(),
             tokens: Vec::new(),
             operation: None,
+            failing: None,
             unknown: None,
             events: 0,
             trace: std::env::var_os("TRACE").is_some(),
@@ -72,6 +75,11 @@ impl World {
         world.open().await;
         for stream in 0..STREAMS {
             world.create(stream).await;
+        }
+        // Most histories have use for these.
+        world.alone(Call::Open { via: None, stream: None, id: 0, expect: Expect::Any }).await;
+        for stream in 0..2 {
+            world.alone(Call::Open { via: None, stream: Some(stream), id: 0, expect: Expect::Any }).await;
         }
         world
     }
@@ -198,7 +206,8 @@ impl World {
             };
             window.push((call, outcome));
         }
-        let fate = self.live().gate.take_met();
+        let fate = self.live().gate.take_met().or(self.failing);
+        self.failing = fate.filter(|fate| *fate != Fate::Refuse);
         if !window.is_empty() {
             let mut laws = explain(&self.laws, &window, fate);
             assert!(!laws.is_empty(), "{}", contradiction(&self.laws, &window, fate));
@@ -250,6 +259,7 @@ impl World {
             soon(broker.abandon()).await;
         }
         drop((gate, broker));
+        self.failing = None;
         self.laws.iter_mut().for_each(Law::crash);
         self.open().await;
         self.look(true).await;
