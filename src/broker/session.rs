@@ -20,7 +20,7 @@ use super::state::stream_not_found;
 use super::window::Window;
 use crate::types::reply::{Acked, GapReason, Lag, Subscribed};
 use crate::types::request::{Credit, OnGap};
-use crate::types::{Error, Result, Slice, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs, limits};
+use crate::types::{Error, Result, Slice, StreamId, StreamName, SubscriptionId, SubscriptionName, limits};
 
 /// What one fetch from the log may bring: several frames' worth.
 const FETCH_BYTES: usize = 512 * 1024;
@@ -224,7 +224,7 @@ impl Session {
         self.handle.shared.mark.delivered_to(end);
         let behind = bounds.next_offset.saturating_sub(end);
         let seconds = match self.fetched.front() {
-            Some(slice) if behind > 0 => TimeUs::now().seconds_since(slice.batch().head.time),
+            Some(slice) if behind > 0 => self.broker.inner.world.now().seconds_since(slice.batch().head.time),
             _ => 0.0,
         };
         let lag = Lag { events: behind, bytes: bounds.bytes_end.saturating_sub(bytes_end), seconds };

@@ -30,8 +30,8 @@ pub struct Gate {
     inner: Arc<dyn Engine>,
     /// The fault to come, and how many commits pass before it.
     armed: Mutex<Option<(Fate, u32)>>,
-    /// The fault that came since somebody asked.
-    met: Mutex<Option<Fate>>,
+    /// The faults that came since somebody asked.
+    met: Mutex<Vec<Fate>>,
     failed: AtomicBool,
     held: watch::Sender<bool>,
     waiting: watch::Sender<bool>,
@@ -43,7 +43,7 @@ impl Gate {
         Arc::new(Self {
             inner,
             armed: Mutex::new(None),
-            met: Mutex::new(None),
+            met: Mutex::default(),
             failed: AtomicBool::new(false),
             held: watch::channel(false).0,
             waiting: watch::channel(false).0,
@@ -69,9 +69,9 @@ impl Gate {
         self.failed.load(Ordering::SeqCst)
     }
 
-    /// The fault that was met since the last call.
-    pub fn take_met(&self) -> Option<Fate> {
-        self.met.lock().take()
+    /// The faults that were met since the last call.
+    pub fn take_met(&self) -> Vec<Fate> {
+        std::mem::take(&mut self.met.lock())
     }
 
     /// Commits wait from now on.
@@ -111,7 +111,7 @@ impl Gate {
         let mut armed = self.armed.lock();
         match armed.take() {
             Some((fate, 0)) => {
-                *self.met.lock() = Some(fate);
+                self.met.lock().push(fate);
                 Some(fate)
             }
             Some((fate, passing)) => {

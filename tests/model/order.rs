@@ -85,7 +85,7 @@ fn lane(call: &Call) -> Option<(usize, usize, bool, Option<u8>)> {
 }
 
 /// The pasts that fit what was heard, from each of `laws`; none = the broker broke the law.
-pub fn explain(laws: &[Law], window: &[Done], fate: Option<Fate>) -> Vec<Law> {
+pub fn explain(laws: &[Law], window: &[Done], fates: &[Fate]) -> Vec<Law> {
     if let [law] = laws
         && let Some(law) = as_sent(law, window)
     {
@@ -95,7 +95,7 @@ pub fn explain(laws: &[Law], window: &[Done], fate: Option<Fate>) -> Vec<Law> {
     for group in apart(window) {
         let mut next: Vec<Law> = Vec::new();
         for law in &laws {
-            for found in orders(law, &group, fate) {
+            for found in orders(law, &group, fates) {
                 if !next.contains(&found) {
                     next.push(found);
                 }
@@ -151,7 +151,7 @@ fn before(calls: &[&Done]) -> Vec<u128> {
 }
 
 /// What may have become of the law by one call.
-fn after(law: &Law, (call, outcome): &Done, fate: Option<Fate>) -> Vec<Law> {
+fn after(law: &Law, (call, outcome): &Done, fates: &[Fate]) -> Vec<Law> {
     let changed = |change: &mut dyn FnMut(&mut Law) -> bool| {
         let mut law = law.clone();
         change(&mut law).then_some(law)
@@ -165,16 +165,14 @@ fn after(law: &Law, (call, outcome): &Done, fate: Option<Fate>) -> Vec<Law> {
         true
     });
     let nothing = || Some(law.clone());
-    let failed = matches!(fate, Some(Fate::BeforeWrite | Fate::AfterWrite));
+    let (stored, unstored, refused) = (fates.contains(&Fate::AfterWrite), fates.contains(&Fate::BeforeWrite), fates.contains(&Fate::Refuse));
     let found = match outcome {
         Outcome::Told(answer) => vec![changed(&mut |law| agrees(answer, &law.apply(call)))],
-        Outcome::Unknown if fate == Some(Fate::AfterWrite) => vec![done()],
-        Outcome::Unknown if fate == Some(Fate::BeforeWrite) => vec![nothing()],
-        Outcome::After if failed => vec![nothing()],
-        Outcome::TurnedAway if fate == Some(Fate::Refuse) => vec![turned_away()],
-        Outcome::Lost if failed => vec![done(), nothing()],
-        Outcome::Lost if fate == Some(Fate::Refuse) => vec![done(), turned_away()],
-        Outcome::Lost => vec![done()],
+        Outcome::Unknown if stored => vec![done()],
+        Outcome::Unknown if unstored => vec![nothing()],
+        Outcome::After if stored || unstored => vec![nothing()],
+        Outcome::TurnedAway if refused => vec![turned_away()],
+        Outcome::Lost => vec![done(), nothing().filter(|_| stored || unstored), turned_away().filter(|_| refused)],
         // Nothing failed, and yet the caller was told so.
         Outcome::Unknown | Outcome::After | Outcome::TurnedAway => Vec::new(),
     };
@@ -182,18 +180,18 @@ fn after(law: &Law, (call, outcome): &Done, fate: Option<Fate>) -> Vec<Law> {
 }
 
 /// All laws that some order leads to; where every call was answered, one is enough, since the answers name the places.
-fn orders(law: &Law, calls: &[&Done], fate: Option<Fate>) -> Vec<Law> {
+fn orders(law: &Law, calls: &[&Done], fates: &[Fate]) -> Vec<Law> {
     let before = before(calls);
     let all_told = calls.iter().all(|(_, outcome)| matches!(outcome, Outcome::Told(_) | Outcome::After));
     if all_told {
-        return first(law, calls, &before, fate, 0).into_iter().collect();
+        return first(law, calls, &before, fates, 0).into_iter().collect();
     }
     let mut level: Vec<(u128, Law)> = vec![(0, law.clone())];
     for _ in calls {
         let mut next: Vec<(u128, Law)> = Vec::new();
         for (mask, law) in &level {
             for index in ready(&before, *mask) {
-                for law in after(law, calls[index], fate) {
+                for law in after(law, calls[index], fates) {
                     let reached = (mask | 1 << index, law);
                     if !next.contains(&reached) {
                         next.push(reached);
@@ -210,10 +208,10 @@ fn ready(before: &[u128], mask: u128) -> impl Iterator<Item = usize> {
     (0..before.len()).filter(move |i| mask & (1 << i) == 0 && before[*i] & !mask == 0)
 }
 
-fn first(law: &Law, calls: &[&Done], before: &[u128], fate: Option<Fate>, mask: u128) -> Option<Law> {
+fn first(law: &Law, calls: &[&Done], before: &[u128], fates: &[Fate], mask: u128) -> Option<Law> {
     if mask.count_ones() as usize == calls.len() {
         return Some(law.clone());
     }
-    let mut tries = ready(before, mask).flat_map(|index| after(law, calls[index], fate).into_iter().map(move |law| (index, law)));
-    tries.find_map(|(index, law)| first(&law, calls, before, fate, mask | 1 << index))
+    let mut tries = ready(before, mask).flat_map(|index| after(law, calls[index], fates).into_iter().map(move |law| (index, law)));
+    tries.find_map(|(index, law)| first(&law, calls, before, fates, mask | 1 << index))
 }

@@ -206,11 +206,12 @@ impl World {
             };
             window.push((call, outcome));
         }
-        let fate = self.live().gate.take_met().or(self.failing);
-        self.failing = fate.filter(|fate| *fate != Fate::Refuse);
+        let mut fates = self.live().gate.take_met();
+        fates.extend(self.failing);
+        self.failing = fates.iter().copied().find(|fate| *fate != Fate::Refuse);
         if !window.is_empty() {
-            let mut laws = explain(&self.laws, &window, fate);
-            assert!(!laws.is_empty(), "{}", contradiction(&self.laws, &window, fate));
+            let mut laws = explain(&self.laws, &window, &fates);
+            assert!(!laws.is_empty(), "{}", contradiction(&self.laws, &window, &fates));
             laws.iter_mut().for_each(Law::settle);
             self.laws = laws;
             self.unknown = window.iter().rev().find(|(_, outcome)| matches!(outcome, Outcome::Unknown)).map(|(call, _)| call.clone()).or(self.unknown.take());
@@ -321,12 +322,12 @@ impl World {
 }
 
 /// Says what was heard, and what the law had said in the order of sending.
-fn contradiction(laws: &[Law], window: &[Done], fate: Option<Fate>) -> String {
+fn contradiction(laws: &[Law], window: &[Done], fates: &[Fate]) -> String {
     let mut law = laws[0].clone();
     let lines = window.iter().map(|(call, outcome)| {
         let verdict = law.apply(call);
         format!("\n  {call:?}\n    heard: {outcome:?}\n    law:   {verdict:?}")
     });
     let lines: String = lines.collect();
-    format!("no order of these calls is lawful (fault: {fate:?}, {} pasts):{lines}", laws.len())
+    format!("no order of these calls is lawful (faults: {fates:?}, {} pasts):{lines}", laws.len())
 }
