@@ -74,7 +74,14 @@ fn plainly<T: Unpin + 'static>(pending: Pending<T>, say: impl FnOnce(T) -> Said 
 }
 
 /// Makes the call; it has its place in the order when this returns. `handle` is that of the seat an ack names.
-pub async fn make(broker: &Broker, connections: &mut [Connection], names: Names, handle: Option<SessionHandle>, operation: Option<OperationId>, call: &Call) -> Answer {
+pub async fn make(
+    broker: &Broker,
+    connections: &mut [Connection],
+    names: Names,
+    handle: Option<SessionHandle>,
+    operation: Option<OperationId>,
+    call: &Call,
+) -> Answer {
     let broker = broker.clone();
     match call.clone() {
         Call::Open { via, stream, id, expect } => {

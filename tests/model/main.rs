@@ -25,18 +25,18 @@ use store::Kind;
 
 #[test]
 fn histories_with_everything_evicted_follow_the_law() {
-    let run = Run { kind: Kind::Memory, cramped: true, broken: Default::default() };
+    let run = Run { kind: Kind::Memory, cramped: Some(true), broken: Default::default() };
     follow("histories_with_everything_evicted", run, 2500, "proptest-regressions/model-evicted.txt");
 }
 
 #[test]
 fn histories_with_everything_in_memory_follow_the_law() {
-    let run = Run { kind: Kind::Memory, cramped: false, broken: Default::default() };
+    let run = Run { kind: Kind::Memory, cramped: Some(false), broken: Default::default() };
     follow("histories_with_everything_in_memory", run, 2000, "proptest-regressions/model-in-memory.txt");
 }
 
 #[test]
 fn histories_on_the_durable_engine_follow_the_law() {
-    let run = Run { kind: Kind::Rocks, cramped: true, broken: Default::default() };
+    let run = Run { kind: Kind::Rocks, cramped: None, broken: Default::default() };
     follow("histories_on_the_durable_engine", run, 1000, "proptest-regressions/model-durable.txt");
 }

@@ -54,34 +54,130 @@ pub struct Opening {
 
 #[derive(Clone, Debug)]
 pub enum Op {
-    Open { via: usize, stream: usize, id: u8, expect: Expect, lost: bool },
-    OpenWide { via: usize, id: u8 },
-    Append { via: usize, stream: usize, named: Named, producer: Option<u8>, which: Which, count: usize, condition: Option<i64>, lost: bool },
+    Open {
+        via: usize,
+        stream: usize,
+        id: u8,
+        expect: Expect,
+        lost: bool,
+    },
+    OpenWide {
+        via: usize,
+        id: u8,
+    },
+    Append {
+        via: usize,
+        stream: usize,
+        named: Named,
+        producer: Option<u8>,
+        which: Which,
+        count: usize,
+        condition: Option<i64>,
+        lost: bool,
+    },
     /// More batches than receipts are kept, one after the other.
-    Burst { conn: usize, stream: usize, id: u8 },
-    Once { stream: usize, key: u8, same: bool, condition: Option<i64>, lost: bool },
-    Resume { conn: usize, stream: usize, producer: Option<u8>, wrong: bool },
-    Spoil { conn: usize, stream: usize, producer: Option<u8> },
-    SpoilAll { conn: usize },
-    Commit { via: usize, id: Option<u8>, which: Which, appends: Vec<(usize, Option<i64>)>, acks: Vec<(usize, i64)>, check: Option<(usize, bool)>, lost: bool },
-    Attach { conn: usize, stream: usize, named: Named, sub: u8, opening: Opening },
+    Burst {
+        conn: usize,
+        stream: usize,
+        id: u8,
+    },
+    Once {
+        stream: usize,
+        key: u8,
+        same: bool,
+        condition: Option<i64>,
+        lost: bool,
+    },
+    Resume {
+        conn: usize,
+        stream: usize,
+        producer: Option<u8>,
+        wrong: bool,
+    },
+    Spoil {
+        conn: usize,
+        stream: usize,
+        producer: Option<u8>,
+    },
+    SpoilAll {
+        conn: usize,
+    },
+    Commit {
+        via: usize,
+        id: Option<u8>,
+        which: Which,
+        appends: Vec<(usize, Option<i64>)>,
+        acks: Vec<(usize, i64)>,
+        check: Option<(usize, bool)>,
+        lost: bool,
+    },
+    Attach {
+        conn: usize,
+        stream: usize,
+        named: Named,
+        sub: u8,
+        opening: Opening,
+    },
     Take(usize),
     Detach(usize),
-    Ack { conn: usize, seat: usize, back: i64, received: AckLevel, by_epoch: bool, lost: bool },
-    Pull { stream: usize, sub: u8, opening: Opening, max: u64 },
-    PullOn { seat: usize, token: Option<usize>, from: Option<i64>, skip: bool, max: u64 },
-    TokenAck { token: usize, at: Option<i64>, level: AckLevel },
-    Seek { stream: usize, sub: u8, to: Place },
-    Trim { stream: usize, percent: u64 },
+    Ack {
+        conn: usize,
+        seat: usize,
+        back: i64,
+        received: AckLevel,
+        by_epoch: bool,
+        lost: bool,
+    },
+    Pull {
+        stream: usize,
+        sub: u8,
+        opening: Opening,
+        max: u64,
+    },
+    PullOn {
+        seat: usize,
+        token: Option<usize>,
+        from: Option<i64>,
+        skip: bool,
+        max: u64,
+    },
+    TokenAck {
+        token: usize,
+        at: Option<i64>,
+        level: AckLevel,
+    },
+    Seek {
+        stream: usize,
+        sub: u8,
+        to: Place,
+    },
+    Trim {
+        stream: usize,
+        percent: u64,
+    },
     Close(usize),
     /// Deleted if it is there, created if not.
-    Replace { stream: usize, create: bool },
-    Resubscribe { stream: usize, sub: u8 },
-    Forget { stream: usize, id: u8 },
+    Replace {
+        stream: usize,
+        create: bool,
+    },
+    Resubscribe {
+        stream: usize,
+        sub: u8,
+    },
+    Forget {
+        stream: usize,
+        id: u8,
+    },
     Reconnect(usize),
     Settle,
+    /// What is in flight from now on waits, and so becomes one group.
+    Hold,
     Peek(usize),
-    Arm { fate: Fate, passing: u32 },
+    Arm {
+        fate: Fate,
+        passing: u32,
+    },
     /// The last call whose outcome was unknown is sent again, unchanged.
     Again,
     Crash,
@@ -107,8 +203,13 @@ fn place() -> impl Strategy<Value = Place> {
 
 fn opening() -> impl Strategy<Value = Opening> {
     let log_epoch = prop::option::weighted(0.15, 1u64..3);
-    (place(), any::<bool>(), prop::bool::weighted(0.3), any::<bool>(), log_epoch)
-        .prop_map(|(from, rewind, reject, skip, log_epoch)| Opening { from, rewind, reject, skip, log_epoch })
+    (place(), any::<bool>(), prop::bool::weighted(0.3), any::<bool>(), log_epoch).prop_map(|(from, rewind, reject, skip, log_epoch)| Opening {
+        from,
+        rewind,
+        reject,
+        skip,
+        log_epoch,
+    })
 }
 
 /// One step of a history.
@@ -160,6 +261,7 @@ pub fn op() -> impl Strategy<Value = Op> {
     ];
     let rare = prop_oneof![
         6 => Just(Op::Settle),
+        4 => Just(Op::Hold),
         2 => (0..STREAMS).prop_map(Op::Peek),
         3 => (fate, 0u32..3).prop_map(|(fate, passing)| Op::Arm { fate, passing }),
         2 => Just(Op::Again),

@@ -137,15 +137,16 @@ fn apart(window: &[Done]) -> Vec<Vec<&Done>> {
 fn before(calls: &[&Done]) -> Vec<u128> {
     assert!(calls.len() <= 128, "a window holds up to 128 calls");
     let earlier = |i: usize, j: usize| -> bool {
-        // Groups fail one at a time: what was answered was in an earlier one.
-        let rank = |outcome: &Outcome| match outcome {
-            Outcome::Told(_) => Some(0),
-            Outcome::Unknown => Some(1),
+        // Groups fail one at a time: what was answered was in an earlier one, unless its answer never depended on the disk.
+        let rank = |(call, outcome): &Done| match (call, outcome) {
+            (Call::Spoil { .. } | Call::Ack { level: AckLevel::Received, .. }, _) => None,
+            (_, Outcome::Told(_)) => Some(0),
+            (_, Outcome::Unknown) => Some(1),
             _ => None,
         };
         let (a, b) = (calls[i], calls[j]);
         let same_lane = i < j && lane(&a.0).is_some() && lane(&a.0) == lane(&b.0);
-        same_lane || matches!((rank(&a.1), rank(&b.1)), (Some(a), Some(b)) if a < b)
+        same_lane || matches!((rank(a), rank(b)), (Some(a), Some(b)) if a < b)
     };
     (0..calls.len()).map(|j| (0..calls.len()).filter(|i| earlier(*i, j)).fold(0, |mask, i| mask | 1 << i)).collect()
 }
@@ -156,14 +157,18 @@ fn after(law: &Law, (call, outcome): &Done, fates: &[Fate]) -> Vec<Law> {
         let mut law = law.clone();
         change(&mut law).then_some(law)
     };
-    let done = || changed(&mut |law| {
-        let _ = law.apply(call);
-        true
-    });
-    let turned_away = || changed(&mut |law| {
-        law.turned_away(call);
-        true
-    });
+    let done = || {
+        changed(&mut |law| {
+            let _ = law.apply(call);
+            true
+        })
+    };
+    let turned_away = || {
+        changed(&mut |law| {
+            law.turned_away(call);
+            true
+        })
+    };
     let nothing = || Some(law.clone());
     let (stored, unstored, refused) = (fates.contains(&Fate::AfterWrite), fates.contains(&Fate::BeforeWrite), fates.contains(&Fate::Refuse));
     let found = match outcome {

@@ -58,7 +58,8 @@ impl World {
                 let seat = &self.seats[index];
                 let Some(offset) = seat.at.checked_add_signed(-1 - back) else { return };
                 let by_handle = !by_epoch && seat.handle.is_some();
-                let call = Call::Ack { via: by_handle.then_some((conn, index)), stream: seat.stream, sub: seat.sub, epoch: seat.epoch, offset, level: received };
+                let call =
+                    Call::Ack { via: by_handle.then_some((conn, index)), stream: seat.stream, sub: seat.sub, epoch: seat.epoch, offset, level: received };
                 self.make(call, lost).await;
             }
             Op::Pull { stream, sub, opening, max } => {
@@ -99,6 +100,7 @@ impl World {
             Op::Forget { stream, id } => self.alone(Call::Forget { stream, id }).await,
             Op::Reconnect(conn) => self.reconnect(conn).await,
             Op::Settle => self.settle().await,
+            Op::Hold => self.live().gate.hold(),
             Op::Peek(stream) => self.peek(stream).await,
             Op::Arm { fate, passing } => self.live().gate.arm(fate, passing),
             Op::Again => {
@@ -193,7 +195,14 @@ impl World {
         self.burst(calls).await;
     }
 
-    fn commit(&mut self, id: Option<u8>, which: Which, appends: &[(usize, Option<i64>)], acks: &[(usize, i64)], check: Option<(usize, bool)>) -> Arc<CommitPlan> {
+    fn commit(
+        &mut self,
+        id: Option<u8>,
+        which: Which,
+        appends: &[(usize, Option<i64>)],
+        acks: &[(usize, i64)],
+        check: Option<(usize, bool)>,
+    ) -> Arc<CommitPlan> {
         let mut plan = CommitPlan::default();
         for (seat, back) in acks {
             let Some(seat) = self.seats.len().checked_sub(seat + 1).map(|index| &self.seats[index]) else { continue };

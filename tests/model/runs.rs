@@ -17,27 +17,34 @@ const SERVES: u32 = 100;
 /// Steps of a history at most.
 const STEPS: usize = 60;
 
+/// Whether everything is evicted (if the run leaves that open), and the steps.
+type History = (bool, Vec<Op>);
+
+fn histories() -> impl Strategy<Value = History> {
+    (any::<bool>(), prop::collection::vec(op(), 1..STEPS))
+}
+
 /// What a run is about.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     pub kind: Kind,
-    /// Everything is evicted all the time, or nothing ever.
-    pub cramped: bool,
+    /// Everything is evicted all the time, or nothing ever; `None`: the history says.
+    pub cramped: Option<bool>,
     pub broken: Broken,
 }
 
 impl Run {
-    fn settings(&self) -> Settings {
-        let settings = if self.cramped { cramped() } else { roomy() };
+    fn settings(&self, cramped_by_choice: bool) -> Settings {
+        let settings = if self.cramped.unwrap_or(cramped_by_choice) { cramped() } else { roomy() };
         Settings { broken: self.broken, ..settings }
     }
 
-    fn one(&self, store: &RefCell<Option<Store>>, ops: Vec<Op>) {
+    fn one(&self, store: &RefCell<Option<Store>>, (choice, ops): History) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             // One that failed is not put back.
             let fit = store.take().filter(|store| self.kind == Kind::Rocks && store.served < SERVES);
-            let mut world = World::new(fit.unwrap_or_else(|| Store::new(self.kind)), self.settings()).await;
+            let mut world = World::new(fit.unwrap_or_else(|| Store::new(self.kind)), self.settings(choice)).await;
             for op in ops {
                 world.step(op).await;
             }
@@ -76,8 +83,8 @@ pub fn follow(test: &str, run: Run, cases: u32, keep: &'static str) {
     };
     let began = Instant::now();
     let store = RefCell::new(None);
-    let result = TestRunner::new_with_rng(config, rng(seed)).run(&prop::collection::vec(op(), 1..STEPS), |ops| {
-        run.one(&store, ops);
+    let result = TestRunner::new_with_rng(config, rng(seed)).run(&histories(), |history| {
+        run.one(&store, history);
         Ok(())
     });
     println!("{test}: {cases} histories from seed {seed} in {:.1} s", began.elapsed().as_secs_f64());
@@ -92,10 +99,10 @@ pub fn caught(promise: Promise, most: u32) -> Option<(u32, String)> {
     let count = std::cell::Cell::new(0);
     let why = RefCell::new(String::new());
     // The seed is always the same: a control shows that the check can fail, not that it fails today.
-    let result = TestRunner::new_with_rng(config, rng(7)).run(&prop::collection::vec(op(), 1..STEPS), |ops| {
-        let run = Run { kind: Kind::Memory, cramped: count.get() % 2 == 0, broken: Broken::promise(promise) };
+    let result = TestRunner::new_with_rng(config, rng(7)).run(&histories(), |history| {
+        let run = Run { kind: Kind::Memory, cramped: None, broken: Broken::promise(promise) };
         count.set(count.get() + 1);
-        catch_unwind(AssertUnwindSafe(|| run.one(&RefCell::new(None), ops))).map_err(|panic| {
+        catch_unwind(AssertUnwindSafe(|| run.one(&RefCell::new(None), history))).map_err(|panic| {
             let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
             why.replace(text.unwrap_or_default());
             TestCaseError::fail("caught")

@@ -6,7 +6,7 @@ use super::producers::{Found, Receipt, check};
 use super::{Event, Law, Refusal, Said, Verdict, refuse};
 use crate::support::*;
 
-/// A commit as it is sent. Two that are equal are the same one sent twice.
+/// A commit as it is sent. Two that are equal but for the producer are the same one sent twice.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CommitPlan {
     /// Broker-wide producer, epoch, number of the commit.
@@ -37,8 +37,10 @@ pub struct CommitSaid {
 
 impl Law {
     pub(super) fn commit(&mut self, plan: &Arc<CommitPlan>) -> Verdict {
+        // Who sends it is no part of what it is: after a new opening it is still the same.
+        let what = Arc::new(CommitPlan { producer: None, ..(**plan).clone() });
         if let Some((id, epoch, seq)) = plan.producer {
-            match check(self.wide.get(&id), epoch, seq, 1, plan)? {
+            match check(self.wide.get(&id), epoch, seq, 1, &what)? {
                 Found::Next => {}
                 // Whatever became of its streams (T-2).
                 Found::Repeated(answer) => return Ok(Said::Committed(CommitSaid { duplicate: true, ..(*answer).clone() })),
@@ -73,7 +75,7 @@ impl Law {
             self.stream(part.stream, None)?.store(&part.events);
         }
         if let Some((id, _, seq)) = plan.producer {
-            let receipt = Receipt { first_seq: seq, count: 1, what: plan.clone(), answer: Arc::new(said.clone()) };
+            let receipt = Receipt { first_seq: seq, count: 1, what, answer: Arc::new(said.clone()) };
             self.wide.get_mut(&id).expect("the table found it").record(receipt);
         }
         self.wrote();

@@ -126,28 +126,108 @@ pub struct Batch {
 /// A call as the law sees it. `via` is the connection; `None` = without one (REST).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Call {
-    Open { via: Option<usize>, stream: Option<usize>, id: u8, expect: Expect },
-    Append { via: Option<usize>, stream: usize, stream_id: Option<u64>, batch: Batch },
-    Once { stream: usize, key: u8, events: Arc<[Event]>, expected: Option<u64> },
-    Resume { conn: usize, stream: usize, producer: Option<u8>, seq: Option<u64> },
-    Spoil { conn: usize, stream: usize, producer: Option<u8> },
-    SpoilAll { conn: usize },
-    Commit { via: Option<usize>, plan: Arc<CommitPlan> },
+    Open {
+        via: Option<usize>,
+        stream: Option<usize>,
+        id: u8,
+        expect: Expect,
+    },
+    Append {
+        via: Option<usize>,
+        stream: usize,
+        stream_id: Option<u64>,
+        batch: Batch,
+    },
+    Once {
+        stream: usize,
+        key: u8,
+        events: Arc<[Event]>,
+        expected: Option<u64>,
+    },
+    Resume {
+        conn: usize,
+        stream: usize,
+        producer: Option<u8>,
+        seq: Option<u64>,
+    },
+    Spoil {
+        conn: usize,
+        stream: usize,
+        producer: Option<u8>,
+    },
+    SpoilAll {
+        conn: usize,
+    },
+    Commit {
+        via: Option<usize>,
+        plan: Arc<CommitPlan>,
+    },
     /// By the handle of a seat, or by epoch alone.
-    Ack { via: Option<(usize, usize)>, stream: usize, sub: u8, epoch: u64, offset: u64, level: AckLevel },
-    Attach { conn: usize, stream: usize, stream_id: Option<u64>, sub: u8, ask: Ask },
-    Pull { stream: usize, sub: u8, pulling: Pulling, max: u64 },
+    Ack {
+        via: Option<(usize, usize)>,
+        stream: usize,
+        sub: u8,
+        epoch: u64,
+        offset: u64,
+        level: AckLevel,
+    },
+    Attach {
+        conn: usize,
+        stream: usize,
+        stream_id: Option<u64>,
+        sub: u8,
+        ask: Ask,
+    },
+    Pull {
+        stream: usize,
+        sub: u8,
+        pulling: Pulling,
+        max: u64,
+    },
     /// By the token of a pull that handed out `from`…`to`.
-    TokenAck { stream: usize, sub: u8, token: String, epoch: u64, from: u64, to: u64, offset: Option<u64>, level: AckLevel },
-    Seek { stream: usize, sub: u8, to: Start },
-    Create { stream: usize },
-    Delete { stream: usize },
-    FinishDelete { stream: usize },
-    Trim { stream: usize, before: u64 },
-    Close { stream: usize },
-    Subscribe { stream: usize, sub: u8 },
-    Unsubscribe { stream: usize, sub: u8 },
-    Forget { stream: usize, id: u8 },
+    TokenAck {
+        stream: usize,
+        sub: u8,
+        token: String,
+        epoch: u64,
+        from: u64,
+        to: u64,
+        offset: Option<u64>,
+        level: AckLevel,
+    },
+    Seek {
+        stream: usize,
+        sub: u8,
+        to: Start,
+    },
+    Create {
+        stream: usize,
+    },
+    Delete {
+        stream: usize,
+    },
+    FinishDelete {
+        stream: usize,
+    },
+    Trim {
+        stream: usize,
+        before: u64,
+    },
+    Close {
+        stream: usize,
+    },
+    Subscribe {
+        stream: usize,
+        sub: u8,
+    },
+    Unsubscribe {
+        stream: usize,
+        sub: u8,
+    },
+    Forget {
+        stream: usize,
+        id: u8,
+    },
 }
 
 /// What a call is answered.

@@ -56,7 +56,11 @@ pub fn check<W: PartialEq, A: Clone>(state: Option<&Producer<W, A>>, epoch: u64,
     }
     if seq + count <= state.next {
         if let Some(receipt) = state.receipts.iter().find(|r| r.first_seq == seq && r.count == count) {
-            return if receipt.what == *what { Ok(Found::Repeated(receipt.answer.clone())) } else { refuse(Code::ProducerSeqReused, Some("P-5"), &[("seq", seq)]) };
+            return if receipt.what == *what {
+                Ok(Found::Repeated(receipt.answer.clone()))
+            } else {
+                refuse(Code::ProducerSeqReused, Some("P-5"), &[("seq", seq)])
+            };
         }
         if seq + count <= state.receipts[0].first_seq {
             return Ok(Found::Old);
@@ -168,7 +172,11 @@ impl Law {
     pub(super) fn append_once(&mut self, number: usize, key: u8, events: &Arc<[Event]>, expected: Option<u64>) -> Verdict {
         let stream = self.stream(number, None)?;
         if let Some(once) = stream.once.get(&key) {
-            return if once.events == *events { appended(Some(once.base), events.len() as u64, true) } else { refuse(Code::IdempotencyKeyReused, Some("P-19"), &[]) };
+            return if once.events == *events {
+                appended(Some(once.base), events.len() as u64, true)
+            } else {
+                refuse(Code::IdempotencyKeyReused, Some("P-19"), &[])
+            };
         }
         let verdict = self.append(number, None, &Batch { producer: None, events: events.clone(), expected });
         if let Ok(Said::Appended(Appended { first_offset: Some(base), .. })) = verdict {
