@@ -170,12 +170,14 @@ fn after(law: &Law, (call, outcome): &Done, fates: &[Fate]) -> Vec<Law> {
         })
     };
     let nothing = || Some(law.clone());
+    let failed_condition = || changed(&mut |law| matches!(law.apply(call), Err(refusal) if refusal.code == Code::ConditionFailed));
     let (stored, unstored, refused) = (fates.contains(&Fate::AfterWrite), fates.contains(&Fate::BeforeWrite), fates.contains(&Fate::Refuse));
     let found = match outcome {
         Outcome::Told(answer) => vec![changed(&mut |law| agrees(answer, &law.apply(call)))],
         Outcome::Unknown if stored => vec![done()],
         Outcome::Unknown if unstored => vec![nothing()],
-        Outcome::After if stored || unstored => vec![nothing()],
+        // A failed condition is explained out of the log, which nobody may read any more; its session is poisoned all the same.
+        Outcome::After if stored || unstored => vec![nothing(), failed_condition()],
         Outcome::TurnedAway if refused => vec![turned_away()],
         Outcome::Lost => vec![done(), nothing().filter(|_| stored || unstored), turned_away().filter(|_| refused)],
         // Nothing failed, and yet the caller was told so.
