@@ -18,6 +18,7 @@ mod store;
 #[allow(dead_code, unused_imports, reason = "the rule tests need more of it")]
 #[path = "../rules/support.rs"]
 mod support;
+mod tally;
 mod world;
 
 use runs::{Run, follow};

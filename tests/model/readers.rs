@@ -200,6 +200,7 @@ impl World {
         self.send(Call::Append { via: None, stream, stream_id: Some(id), batch }, false).await;
         let live = self.live.as_mut().expect("a broker");
         live.gate.arrived().await;
+        crate::tally::note("held commit looked at");
         for spy in live.spies.iter_mut().flatten() {
             while let Some(delivery) = glance(spy.reader.next()).await {
                 if live.gate.has_failed() {

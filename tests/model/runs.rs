@@ -10,6 +10,7 @@ use proptest::test_runner::{FileFailurePersistence, RngAlgorithm, TestError, Tes
 use crate::ops::{Op, op};
 use crate::store::{Kind, Store};
 use crate::support::*;
+use crate::tally;
 use crate::world::World;
 
 /// Sequences that one store of the durable engine serves: opening the next is dear.
@@ -87,10 +88,14 @@ pub fn follow(test: &str, run: Run, cases: u32, keep: &'static str) {
         run.one(&store, history);
         Ok(())
     });
+    let seen = tally::take();
     println!("{test}: {cases} histories from seed {seed} in {:.1} s", began.elapsed().as_secs_f64());
+    println!("  {}", seen.iter().map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", "));
     if let Err(failure) = result {
         panic!("{failure}\nreplay with: SEED={seed} CASES={cases} cargo test --release --features faults --test model -- {test}");
     }
+    let missing: Vec<_> = tally::EXPECTED.iter().filter(|what| !seen.contains_key(*what)).collect();
+    assert!(cases < 1000 || missing.is_empty(), "{cases} histories came never across: {missing:?}");
 }
 
 /// After how many histories the law sees that a promise is broken, and what it says then.

@@ -10,6 +10,7 @@ use crate::readers::{Seat, Spy, Token};
 use crate::sight::Sight;
 use crate::store::Store;
 use crate::support::*;
+use crate::tally;
 
 /// One process of the broker, with its clients' connections.
 pub struct Live {
@@ -204,6 +205,7 @@ impl World {
                     Outcome::of(answer)
                 }
             };
+            tally::note_outcome(&outcome);
             window.push((call, outcome));
         }
         let mut fates = self.live().gate.take_met();
@@ -222,6 +224,7 @@ impl World {
         if self.live().gate.has_failed() {
             self.reopen(false).await;
         } else if self.laws.len() > 1 {
+            tally::note("several pasts");
             self.look(false).await;
         }
         self.ahead = self.laws[0].clone();
@@ -246,6 +249,7 @@ impl World {
     /// The process ends, in order or at once; a new one finds what is on the disk.
     pub async fn reopen(&mut self, clean: bool) {
         assert!(self.flying.is_empty(), "the world is settled first");
+        tally::note(if clean { "clean restart" } else { "crash" });
         self.overhear(true).await;
         self.drop_readers().await;
         let Live { gate, broker, connections, spies } = self.live.take().expect("a broker");
