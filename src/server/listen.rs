@@ -67,8 +67,7 @@ fn prepare(stream: &TcpStream) {
     let _ = socket.set_tcp_nodelay(true);
     // More would be memory for slow readers.
     let _ = socket.set_tcp_notsent_lowat(limits::SOCKET_UNSENT_BYTES);
-    // A peer that vanished without a word is found by what is on its way to it, or, where nothing is, by a probe.
-    let _ = socket.set_tcp_user_timeout(Some(limits::PEER_DEAD));
+    // A peer that vanished while nothing is on its way to it is found by a probe; otherwise by its socket.
     let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(limits::PING_EVERY).with_interval(limits::PING_EVERY / 2));
 }
 

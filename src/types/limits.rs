@@ -119,6 +119,9 @@ pub const HTTP2_PONG_WAIT: Duration = Duration::from_secs(75);
 pub const GOODBYE: Duration = Duration::from_secs(2);
 /// A socket that drained nothing for this long is `slow_consumer`.
 pub const SOCKET_UNDRAINED: Duration = Duration::from_secs(30);
+/// A reader for whom bytes waited within this time is slow: what the kernel holds for it (128 KiB, and as much on its own side) may take it
+/// this long at 2 KiB/s, in windows so small that the kernel would call it gone.
+pub const SOCKET_FULL_LATELY: Duration = Duration::from_secs(120);
 /// Bytes the kernel takes for one socket beyond what is on its way. More would be memory for slow readers, and a slow reader would look like
 /// a dead one: the kernel tells us of room only when half of this is gone, so 2 KiB/s must get through to count as taking something.
 pub const SOCKET_UNSENT_BYTES: u32 = 128 * 1024;

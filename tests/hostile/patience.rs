@@ -198,7 +198,7 @@ async fn slow_and_silent_clients_are_cut_when_they_are_due_and_slow_honest_ones_
         ("HTTP/1.1 408 Request Timeout", 9, 14),
         ("status 4", 9, 14),
         ("goaway 0, gone", 9, 14),
-        ("goaway 0, answered, goaway 0, gone", 9, 14),
+        ("goaway 0, answered, gone", 9, 14),
         ("", 9, 14),
         ("2 pings, gone", 44, 50),
         ("gone", 44, 50),

@@ -51,7 +51,10 @@ async fn attacks_are_answered_leave_nothing_behind_and_hurt_nobody() {
             wrong.push(format!("{}: it left behind {left}", attack.name));
         }
         match honest {
-            Ok(report) if report.events > 10 => {}
+            Ok(report) if report.events > 10 => {
+                let p99 = |times: &hdrhistogram::Histogram<u64>| times.value_at_quantile(0.99) as f64 / 1000.0;
+                println!("    {} honest events, p99 acked {:.1} ms, arrived {:.1} ms", report.events, p99(&report.acked), p99(&report.arrived));
+            }
             Ok(report) => wrong.push(format!("{}: the honest pair got only {} events through", attack.name, report.events)),
             Err(why) => wrong.push(format!("{}: the honest pair: {why}", attack.name)),
         }

@@ -318,7 +318,10 @@ impl H2 {
     pub async fn on(mut socket: TcpStream, window: u32) -> Self {
         let more = h2_frame(WINDOW, 0, 0, &(WIDEST - 65_535).to_be_bytes());
         socket.write_all(&[PREFACE, &h2_settings(&[(4, window)]), &more].concat()).await.expect("it goes out");
-        Self { socket, buffer: BytesMut::new() }
+        let mut h2 = Self { socket, buffer: BytesMut::new() };
+        // The broker's windows hold once its settings are acknowledged.
+        while h2.next().await.expect("settings").kind != SETTINGS {}
+        h2
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {

@@ -33,6 +33,8 @@ pub struct Attack {
 
 /// What most may leave behind.
 const USUAL: f64 = 12.0;
+/// Where 100 readers hold a chunk of a mebibyte or two each meanwhile: the allocator keeps some of it. Rounds do not add up.
+const HEAVY: f64 = 64.0;
 
 macro_rules! attack {
     ($name:literal, $run:path, $hears:expr) => {
@@ -55,7 +57,7 @@ pub const ATTACKS: &[Attack] = &[
     attack!("50 connections send 200 pings each", websocket::pings, "4008 More than 100 pings in 10 s.: 50"),
     attack!("100,000 pongs that nobody asked for", websocket::pongs, "alive"),
     attack!("50 messages in 1,100 empty frames", websocket::crumbs, "1009 The message has more than 1024 frames.: 50"),
-    attack!("JSON of 100,000 brackets, wherever a frame has a place for it", websocket::deep, "bad_parameter: 3, json_parsing_failed: 4, too_large: 0; alive"),
+    attack!("JSON of 100,000 brackets, wherever a frame has a place for it", websocket::deep, "bad_parameter: 6, json_parsing_failed: 1; alive"),
     attack!("numbers of 100,000 digits", websocket::numbers, "all refused; alive"),
     attack!("text that is not UTF-8", websocket::utf8, "1007 The text is not UTF-8.; bad_parameter"),
     attack!("a compressed frame where nobody agreed on compression", websocket::compressed, "1002"),
@@ -65,16 +67,16 @@ pub const ATTACKS: &[Attack] = &[
     attack!("50,000 acks, of what was delivered and of what was not", sessions::acks, "acked: 40000, ack_beyond_end: 10000; alive"),
     attack!("20,000 frames of garbage on a connection with 4,000 append sessions", sessions::garbage, "json_parsing_failed: 20000; session_poisoned"),
     attack!("append sessions of 60,000 streams that are not there", sessions::strangers, "not_found or session_poisoned: 60000; alive"),
-    attack!("100,000 producers are opened on one stream, and half of them removed", sessions::producers, "opened: 100000, removed: 2000", 24.0),
-    attack!("20,000 streams are created", sessions::streams, "created: 20000", 24.0),
+    attack!("100,000 producers are opened on one stream, and some of them removed", sessions::producers, "all opened, removed: 2000", 32.0),
+    attack!("100,000 streams are created", sessions::streams, "all created", 48.0),
     attack!("100 requests behind one another, then garbage", http1::pipelined, "200: 100, 400: 1"),
-    attack!("bodies that lie about their length", http1::lies, "413 too_large; 400; 400; 413 too_large; 408 or gone; 408 or gone"),
+    attack!("bodies that lie about their length", http1::lies, "413 too_large; 400; 400; 413 too_large; 400 or gone; 400 or gone"),
     attack!("a body of 100,000 brackets, on each route that takes one", http1::deep, "json_parsing_failed: 7"),
     attack!("a body of half a million fields, eight at once", http1::fields, "unknown_field: 8"),
     attack!("a body that a decompressor would make 64 MiB of", http1::bomb, "400 json_parsing_failed"),
     attack!("1,000 connections, opened and closed", http1::connections, "1000"),
     attack!("300 connections are reset in the middle of something", http1::resets, "300"),
-    attack!("100 readers of an event stream that do not read", http1::slow_readers, "100"),
+    attack!("100 readers of an event stream that do not read", http1::slow_readers, "100", HEAVY),
     attack!("10,000 calls are opened and reset at once (CVE-2023-44487)", http2::rapid_reset, "goaway 11 too_many_resets"),
     attack!("headers that never end (CVE-2024-27316)", http2::continuation, "goaway"),
     attack!("100,000 SETTINGS frames", http2::settings, "alive"),
@@ -85,7 +87,7 @@ pub const ATTACKS: &[Attack] = &[
     attack!("windows that overflow, or do not move", http2::windows, "goaway 3; reset 1 or goaway 1"),
     attack!("HTTP/2 frames that lie about their length", http2::lies, "goaway 6; goaway 3 or reset 3"),
     attack!("headers that are small packed and large unpacked", http2::hpack_bomb, "refused"),
-    attack!("100 calls that read nothing of 32 MiB", http2::slow_readers, "100"),
+    attack!("100 calls that read nothing of 32 MiB", http2::slow_readers, "100", HEAVY),
     attack!("gRPC messages that lie about their length, or are compressed", http2::messages, "status 11; status 11; status 13; status 13"),
     attack!("a commit of 2,000,000 empty appends", http2::entries, "status 3"),
 ];
