@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -42,6 +42,7 @@ impl Heard {
 /// See the module. Both run until they are asked how it was.
 pub struct Honest {
     stop: Arc<AtomicBool>,
+    acked: Arc<AtomicU64>,
     producer: JoinHandle<Result<(u64, Histogram<u64>), String>>,
     subscriber: JoinHandle<Result<(u64, Histogram<u64>), String>>,
 }
@@ -60,7 +61,7 @@ impl Honest {
     /// Begins on an empty stream.
     pub async fn begin(at: SocketAddr, stream: &'static str) -> Self {
         let began = Instant::now();
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, acked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut reader = open(at).await;
         let subscribe = json!({"t":"subscribe","sub":1,"stream":stream,"subscription":"honest","create":true,"from":"earliest"});
         let answer = reader.ask(&subscribe.to_string()).await;
@@ -69,8 +70,18 @@ impl Honest {
         let mut writer = open(at).await;
         let opened = writer.ask(&json!({"t":"open_producer","req":1,"stream":stream,"producer":"honest"}).to_string()).await;
         assert_eq!(opened["t"], "producer_opened", "{opened}");
-        let producer = tokio::spawn(producer(writer, stream, opened["epoch"].as_u64().expect("an epoch"), stop.clone(), began));
-        Self { stop, producer, subscriber }
+        let producer = tokio::spawn(producer(writer, stream, opened["epoch"].as_u64().expect("an epoch"), stop.clone(), acked.clone(), began));
+        Self { stop, acked, producer, subscriber }
+    }
+
+    /// Waits until so many events are acknowledged, or it is clear that something is wrong.
+    pub async fn go_on_until(&self, events: u64) {
+        let wait = async {
+            while self.acked.load(Ordering::Relaxed) < events && !self.producer.is_finished() {
+                tokio::time::sleep(EVERY).await;
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, wait).await;
     }
 
     /// Ends them.
@@ -105,7 +116,14 @@ fn micros(began: Instant) -> u64 {
     began.elapsed().as_micros() as u64
 }
 
-async fn producer(mut peer: Peer<TcpStream>, stream: &str, epoch: u64, stop: Arc<AtomicBool>, began: Instant) -> Result<(u64, Histogram<u64>), String> {
+async fn producer(
+    mut peer: Peer<TcpStream>,
+    stream: &str,
+    epoch: u64,
+    stop: Arc<AtomicBool>,
+    acked: Arc<AtomicU64>,
+    began: Instant,
+) -> Result<(u64, Histogram<u64>), String> {
     let (mut n, mut latency) = (0u64, histogram());
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -121,6 +139,7 @@ async fn producer(mut peer: Peer<TcpStream>, stream: &str, epoch: u64, stop: Arc
         }
         latency.saturating_record((micros(began) - sent).max(1));
         n += 1;
+        acked.store(n, Ordering::Relaxed);
         if last {
             return Ok((n, latency));
         }

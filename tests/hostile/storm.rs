@@ -2,15 +2,11 @@
 
 use std::time::Instant;
 
-use crate::attacks::{ATTACKS, prepare};
+use crate::attacks::{ATTACKS, prepare, rounds};
 use crate::broker::Broker;
 use crate::gauge::{SETTLE, back, baseline};
 use crate::honest::Honest;
-
-/// How often each attack runs after its first time, which warms the allocator up.
-fn rounds() -> u64 {
-    std::env::var("ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
-}
+use crate::wire::{Ws, tcp};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attacks_are_answered_leave_nothing_behind_and_hurt_nobody() {
@@ -33,6 +29,7 @@ async fn attacks_are_answered_leave_nothing_behind_and_hurt_nobody() {
             }
         }
         let after = back(&broker, &before, attack.margin, SETTLE).await;
+        honest.go_on_until(20).await;
         let honest = honest.end().await;
         let (rss, left) = match &after {
             Ok(after) => (after.rss, None),
@@ -51,7 +48,7 @@ async fn attacks_are_answered_leave_nothing_behind_and_hurt_nobody() {
             wrong.push(format!("{}: it left behind {left}", attack.name));
         }
         match honest {
-            Ok(report) if report.events > 10 => {
+            Ok(report) if report.events > 20 => {
                 let p99 = |times: &hdrhistogram::Histogram<u64>| times.value_at_quantile(0.99) as f64 / 1000.0;
                 println!("    {} honest events, p99 acked {:.1} ms, arrived {:.1} ms", report.events, p99(&report.acked), p99(&report.arrived));
             }
@@ -71,24 +68,23 @@ async fn connections_never_take_the_files_that_the_storage_engine_needs() {
     let mut broker = Broker::with(&["sh", "-c", "ulimit -n 256; exec \"$@\"", "--"], &[("STORAGE__WRITE_BUFFER_BYTES", "1048576")]);
     prepare(&broker).await;
     let honest = Honest::begin(broker.at, "honest").await;
+    let mut writer = Ws::json(broker.at).await;
     let mut flood = Vec::new();
     for _ in 0..400 {
-        flood.push(crate::wire::tcp(broker.at).await);
+        flood.push(tcp(broker.at).await);
     }
     // Enough to flush and compact many times, which opens files.
     let data = "y".repeat(900 << 10);
-    for _ in 0..24 {
-        let answer = broker.ask_locally("POST", "/v1/streams/s/events", &format!("{{\"events\":[{{\"data\":\"{data}\"}}]}}")).await;
-        assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
+    for _ in 0..48 {
+        let answer = writer.ask(&format!("{{\"t\":\"append\",\"req\":1,\"stream\":\"s\",\"events\":[{{\"data\":\"{data}\"}}]}}")).await;
+        assert_eq!(answer["t"], "appended", "{answer}");
     }
     assert!(broker.metric("tidelog_connections_refused_total").await > 100.0);
     drop(flood);
     honest.end().await.expect("the honest pair was there before");
     assert!(broker.lives());
     let room = async {
-        while tokio::time::timeout(std::time::Duration::from_secs(1), crate::wire::tcp(broker.at)).await.is_err()
-            || broker.metric("tidelog_connections").await > 32.0
-        {
+        while tokio::time::timeout(std::time::Duration::from_secs(1), tcp(broker.at)).await.is_err() || broker.metric("tidelog_connections").await > 32.0 {
             tokio::task::yield_now().await;
         }
     };

@@ -221,6 +221,7 @@ pub const WINDOW: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
+pub const PADDED: u8 = 8;
 pub const ACK: u8 = 1;
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The largest window there is.
@@ -324,6 +325,11 @@ impl H2 {
         h2
     }
 
+    /// The socket, and what was read from it beyond the last frame.
+    pub fn into_parts(self) -> (TcpStream, BytesMut) {
+        (self.socket, self.buffer)
+    }
+
     pub async fn send(&mut self, bytes: &[u8]) {
         let _ = self.socket.write_all(bytes).await;
     }
@@ -412,7 +418,7 @@ pub fn number(bytes: &[u8]) -> u32 {
 }
 
 /// A digest of trailers: the gRPC status is a literal that ends in one or two digits, behind its name the first time, behind an index later.
-fn said_in(block: &[u8]) -> String {
+pub fn said_in(block: &[u8]) -> String {
     huffman::status(block)
 }
 

@@ -78,7 +78,7 @@ pub async fn deep(at: SocketAddr, _: u64) -> String {
 
 pub async fn fields(at: SocketAddr, _: u64) -> String {
     let body = std::sync::Arc::new(format!("{{{}}}", (0..500_000).map(|n| format!("\"{n}\":1")).collect::<Vec<_>>().join(",")));
-    together(8, |_| {
+    together(4, |_| {
         let body = body.clone();
         async move { code(&exchange(tcp(at).await, "POST", "/v1/streams", &[JSON], body.as_bytes()).await.body) }
     })

@@ -119,7 +119,7 @@ pub async fn garbage(at: SocketAddr, round: u64) -> String {
 pub async fn strangers(at: SocketAddr, _: u64) -> String {
     let mut ws = Ws::json(at).await;
     let long = "x".repeat(180);
-    let texts: Vec<String> = (0..60_000).map(|n| json!({"t":"append","req":n,"stream":format!("{long}{n}"),"events":[{"data":1}]}).to_string()).collect();
+    let texts: Vec<String> = (0..30_000).map(|n| json!({"t":"append","req":n,"stream":format!("{long}{n}"),"events":[{"data":1}]}).to_string()).collect();
     let heard = answers(&mut ws, &texts, |_| true).await;
     let refused = heard.iter().filter(|code| *code == "not_found" || *code == "session_poisoned").count();
     ws.alive().await;
@@ -127,13 +127,13 @@ pub async fn strangers(at: SocketAddr, _: u64) -> String {
 }
 
 /// The first round is a small one: it only warms up.
-fn thousands(round: u64, all: u64) -> u64 {
-    if round == 0 { all / 10 } else { all }
+fn so_many(round: u64, all: u64) -> u64 {
+    if round == 0 { all / 5 } else { all }
 }
 
 pub async fn producers(at: SocketAddr, round: u64) -> String {
     let mut ws = Ws::json(at).await;
-    let (mut opened, all) = (0, thousands(round, 100_000));
+    let (mut opened, all) = (0, so_many(round, 100_000));
     for chunk in 0..all / 10_000 {
         let texts: Vec<String> = (chunk * 10_000..(chunk + 1) * 10_000)
             .map(|n| json!({"t":"open_producer","req":n,"stream":"s","producer":format!("p{round}-{n}")}).to_string())
@@ -146,7 +146,7 @@ pub async fn producers(at: SocketAddr, round: u64) -> String {
 }
 
 pub async fn streams(at: SocketAddr, round: u64) -> String {
-    let each = thousands(round, 1000);
+    let each = so_many(round, if super::long() { 1000 } else { 300 });
     let created = super::together(100, |task| async move {
         let requests: Vec<String> = (0..each)
             .map(|n| {
