@@ -6,6 +6,7 @@
 
 #![allow(missing_docs, reason = "a bench has no readers of its API")]
 
+#[allow(dead_code, reason = "shared with the test")]
 #[path = "../tests/hostile/attacks/mod.rs"]
 mod attacks;
 #[allow(dead_code, reason = "shared with the test")]

@@ -47,6 +47,7 @@ const SHAPE: &str = "shapes what the broker sends; nothing that a client asks ma
 const WINDOWS: &str = "each body is read at once or let go at once, which opens the window again; whoever keeps to it never sees it";
 const BUFFER: &str = "a buffer inside; a client sees the message limit before it";
 
+#[allow(clippy::unnecessary_cast, reason = "not all bounds are of this type")]
 const ROWS: &[Row] = &[
     asked!(NAME_BYTES, "REST", name, "201", "400 bad_parameter"),
     asked!(NAME_BYTES, "WebSocket", subscribe_to, "not there", "bad_parameter"),

@@ -16,7 +16,7 @@ use crate::wire::{
 
 /// One byte at a time.
 const DRIP: Duration = Duration::from_millis(500);
-/// Longer than any peer may be silent, and than an answer to a ping could take before 0.2.
+/// Longer than any peer may be silent, and than two pings with 20 s each would allow.
 const LONG: Duration = Duration::from_secs(52);
 
 /// What a client heard in the end, and when.
@@ -243,7 +243,7 @@ async fn http2_that_answers_no_ping_is_cut_in_the_end() {
     assert!(began.elapsed() > Duration::from_secs(85), "{:?}", began.elapsed());
 }
 
-/// Nothing here is read by the attack on garbage: only that text frames can be made in many ways.
+/// What the slow writer sends in pieces is a frame.
 #[test]
 fn a_frame_is_its_head_and_its_payload() {
     assert_eq!(ws_text("{}"), [&ws_head(TEXT, 2)[..], b"{}"].concat());

@@ -56,13 +56,13 @@ pub async fn vanished() -> Result<(), String> {
     let durable = url("/v1/streams/s/subscriptions/one/events");
     let second = url("/v1/streams/s/subscriptions/two/events");
     let poll = url("/v1/streams/s/events?from=latest&wait=60");
-    let operation = url("/v1/streams/s/events?from=earliest&wait=60");
+    let another = url("/v1/streams/s/events?from=earliest&wait=60");
     let mut readers = Vec::new();
     for line in [
         vec!["curl", "-sN", accept[0], accept[1], &durable],
         vec!["curl", "-sN", "--http2-prior-knowledge", accept[0], accept[1], &second],
         vec!["curl", "-s", &poll],
-        vec!["curl", "-s", &operation],
+        vec!["curl", "-s", &another],
     ] {
         readers.push(Gone(beside(broker.id(), &line).spawn().expect("nsenter is there")));
     }
