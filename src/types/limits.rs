@@ -23,8 +23,9 @@ pub const EVENT_HEADERS: usize = 32;
 pub const EVENT_HEADER_BYTES: usize = 8 * 1024;
 /// Most fields of one JSON object that we read. None has half as many; each costs memory, and a look for one given twice.
 pub const JSON_FIELDS: usize = 32;
-/// Most entries of one repeated field of a protobuf message: as many as there may be events. An entry of two bytes costs a hundred when read.
-pub const PROTO_ENTRIES: usize = BATCH_MAX_EVENTS;
+/// Most entries in the repeated fields of one protobuf message, events aside: an append for each event of a commit, and room for its acks and
+/// checks. An entry of two bytes takes seventy when it is read.
+pub const PROTO_ENTRIES: usize = 2 * BATCH_MAX_EVENTS;
 /// Deepest JSON nesting, counted from `data` inside events. Parsers recurse.
 pub const JSON_DEPTH: usize = 32;
 
