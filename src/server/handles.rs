@@ -18,7 +18,9 @@ pub fn connections(wanted: u64) -> u64 {
     let room = room(limit);
     if room < wanted {
         tracing::warn!(
-            "this process may open {limit} files, so {room} connections are accepted, not {wanted} (limits.connections); raise the limit of open files (ulimit -n, LimitNOFILE)"
+            "this process may open {limit} files, so {room} connections are accepted, not {wanted} (limits.connections); \
+             raise the limit of open files (ulimit -n, LimitNOFILE)"
+        ); raise the limit of open files (ulimit -n, LimitNOFILE)"
         );
     }
     wanted.min(room)
