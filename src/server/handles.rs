@@ -20,7 +20,6 @@ pub fn connections(wanted: u64) -> u64 {
         tracing::warn!(
             "this process may open {limit} files, so {room} connections are accepted, not {wanted} (limits.connections); \
              raise the limit of open files (ulimit -n, LimitNOFILE)"
-        ); raise the limit of open files (ulimit -n, LimitNOFILE)"
         );
     }
     wanted.min(room)
