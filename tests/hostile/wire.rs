@@ -320,8 +320,13 @@ impl H2 {
         let more = h2_frame(WINDOW, 0, 0, &(WIDEST - 65_535).to_be_bytes());
         socket.write_all(&[PREFACE, &h2_settings(&[(4, window)]), &more].concat()).await.expect("it goes out");
         let mut h2 = Self { socket, buffer: BytesMut::new() };
-        // The broker's windows hold once its settings are acknowledged.
-        while h2.next().await.expect("settings").kind != SETTINGS {}
+        // The broker's windows hold once its settings are acknowledged and that of the connection is told.
+        let (mut settings, mut wide) = (false, false);
+        while !(settings && wide) {
+            let frame = h2.next().await.expect("settings");
+            settings |= frame.kind == SETTINGS && frame.flags & ACK == 0;
+            wide |= frame.kind == WINDOW && frame.stream == 0;
+        }
         h2
     }
 

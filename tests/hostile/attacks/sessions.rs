@@ -45,6 +45,8 @@ pub async fn ten_thousand(at: SocketAddr, _: u64) -> String {
 pub async fn credit(at: SocketAddr, _: u64) -> String {
     let mut ws = Ws::json(at).await;
     assert_eq!(ws.ask(r#"{"t":"subscribe","sub":1,"stream":"s","from":0,"credit":{"events":1,"bytes":1}}"#).await["t"], "subscribed");
+    // One comes by this grant.
+    while ws.said().await["t"] != "events" {}
     let mut bad = Vec::new();
     for credit in [r#""events":-1"#, r#""bytes":-1"#, r#""events":9007199254740992"#, r#""events":1e3,"bytes":1e99"#] {
         bad.push(format!("{{\"t\":\"credit\",\"sub\":1,{credit}}}"));
@@ -54,7 +56,7 @@ pub async fn credit(at: SocketAddr, _: u64) -> String {
     let mut good = ws_text(r#"{"t":"credit","sub":1,"events":0,"bytes":0}"#);
     good.extend(ws_text(&format!("{{\"t\":\"credit\",\"sub\":1,\"events\":{most},\"bytes\":{most}}}")).repeat(5000));
     good.extend(ws_text(r#"{"t":"ping"}"#));
-    let (mut events, mut pong) = (1, false); // one came by the first grant
+    let (mut events, mut pong) = (1, false);
     ws.flood(&good, |first, payload| {
         let frame: Value = if first == TEXT { serde_json::from_slice(payload).expect("JSON") } else { Value::Null };
         events += frame["events"].as_array().map_or(0, Vec::len);
