@@ -37,7 +37,7 @@ use keys::log_key;
 use options::{Shared, family};
 use space::Space;
 
-pub use options::RocksOptions;
+pub use options::{RocksOptions, open_files};
 #[doc(hidden)]
 pub use raw::raw_write;
 
