@@ -84,7 +84,7 @@ async fn fill(client: &Client) -> u64 {
             client.append(name, (0..4).map(|n| NewEvent::text(format!("{batch} {n}"))).collect::<Vec<_>>()).await.expect("it is appended");
         }
     }
-    admin.trim_stream("trimmed", json!(10)).await.expect("it is trimmed");
+    admin.trim_stream("trimmed", json!({"before_offset": 10})).await.expect("it is trimmed");
     admin.close_stream("closed").await.expect("it is closed");
     let operation = admin.delete_stream("gone").await.expect("the deletion begins");
     admin.wait_operation(&operation.id, crate::process::PATIENCE).await.expect("the deletion ends");

@@ -58,7 +58,12 @@ impl Broker {
         Client::new(Endpoint::Unix(Self::socket(&self.data)), Protocol::Binary, None).expect("a client without a key")
     }
 
-    /// SIGKILL.
+    /// Has it not ended by itself?
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_none()
+    }
+
+    /// SIGKILL, and it is gone.
     pub fn kill(mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it is waited for");
@@ -70,8 +75,7 @@ impl Broker {
         assert!(self.ended().success(), "a clean stop exits 0");
     }
 
-    /// Waits until it ends by itself.
-    pub fn ended(mut self) -> ExitStatus {
+    fn ended(mut self) -> ExitStatus {
         let since = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a child can be asked") {

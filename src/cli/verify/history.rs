@@ -255,6 +255,13 @@ impl History {
         }
     }
 
+    /// Something broke while a producer was replaced: the replaced one may have taken it back in good faith, so its effects prove nothing.
+    pub fn unclean(&mut self, who: u64, epoch: u64) {
+        if let Some(producer) = self.producers.get_mut(&who) {
+            producer.openings.retain(|(opened, _)| *opened != epoch);
+        }
+    }
+
     /// A batch of a producer has its answer.
     pub fn answered(&mut self, who: u64, run: Run, outcome: Outcome) {
         let producer = self.producers.entry(who).or_default();

@@ -84,6 +84,9 @@ pub struct Verify {
     /// No bar, no lines about progress
     #[arg(long)]
     no_progress: bool,
+    /// A round ends at so many events
+    #[arg(long, value_name = "N", default_value_t = ROUND_EVENTS, hide = true)]
+    round_events: u64,
 }
 
 /// What the workers are told.
@@ -123,7 +126,7 @@ impl Verify {
             producers: self.producers,
             subscribers: self.subscribers,
             carrier: self.carrier,
-            round_events: ROUND_EVENTS,
+            round_events: self.round_events,
             per_event: Duration::from_secs_f64(writers as f64 / self.rate as f64),
         });
         let health = Arc::new(Health::new());
@@ -145,7 +148,11 @@ impl Verify {
                 () = &mut clock, if ticking => ticking = false,
                 ended = lanes.join_next() => {
                     let Some(ended) = ended else { break };
-                    let lane = ended.map_err(|e| Failure::failed(format!("A worker ended unexpectedly: {e}.")))??;
+                    let lane = ended.map_err(|e| Failure::failed(format!("A worker ended unexpectedly: {e}.")))?;
+                    let lane = lane.map_err(|failure| match failure {
+                        Failure::Exit { code, message } => Failure::Exit { code, message: format!("{message} Streams named {run}-… stay behind.") },
+                        other => other,
+                    })?;
                     total.counts.add(&lane.counts);
                     total.broken += lane.broken;
                     total.findings.extend(lane.findings);

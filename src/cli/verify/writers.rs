@@ -63,6 +63,7 @@ async fn produce(round: Arc<Round>, who: u64, mut dice: Dice) {
                     send(&round, who, &producer, count, &mut answers).await;
                 }
             }
+            let broken = round.health.breaks();
             let Some(successor) = open(&round, who).await else { return };
             let old = std::mem::replace(&mut producer, successor);
             round.history.lock().counts.takeovers += 1;
@@ -70,6 +71,9 @@ async fn produce(round: Arc<Round>, who: u64, mut dice: Dice) {
             // Everything of the old one has its answer before the new one goes on: whose the next numbers are is definite.
             while answers.join_next().await.is_some() {}
             drop(old);
+            if broken != round.health.breaks() || !round.health.is_up() {
+                round.history.lock().unclean(who, producer.opened().epoch);
+            }
             until_replaced = dice.between(20, 120);
         }
         while answers.try_join_next().is_some() {}

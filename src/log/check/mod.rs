@@ -53,7 +53,7 @@ pub fn check_store(dir: &Path, only: Option<&str>, progress: Progress<'_>) -> Re
     let (store, outside) = Closed::open(dir)?;
     check.report.notes.extend(outside.notes);
     outside.damage.into_iter().for_each(|what| check.report.damage(what));
-    check.part("logs and locks", began);
+    check.part("opening", began);
     match &store {
         Some(store) => check.all(store, only)?,
         None => check.report.complete = false,
