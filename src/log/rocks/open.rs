@@ -17,7 +17,7 @@ use crate::log::rows::{self, FORMAT_VERSION, Key, value};
 use crate::types::TimeUs;
 
 /// Our own lock, held before anything of the directory is looked at.
-const LOCK: &str = "LOCK.tidelog";
+pub(super) const LOCK: &str = "LOCK.tidelog";
 
 /// A directory that may be served.
 pub(super) struct Opened {
@@ -98,13 +98,13 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-fn locked(dir: &Path, holder: &str) -> OpenError {
+pub(super) fn locked(dir: &Path, holder: &str) -> OpenError {
     let who = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
     OpenError::Locked(format!("The data directory {} is in use by another broker{who}. Stop that one, or give this one a directory of its own.", dir.display()))
 }
 
 /// A newer version may have column families that this one would have to open.
-fn know_all_families(options: &RocksOptions) -> Result<(), OpenError> {
+pub(super) fn know_all_families(options: &RocksOptions) -> Result<(), OpenError> {
     // An error here comes again, with its reason, from the open itself.
     let found = DB::list_cf(&Options::default(), options.db_dir()).unwrap_or_default();
     match found.iter().find(|name| !family::ALL.contains(&name.as_str())) {
