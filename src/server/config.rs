@@ -231,7 +231,12 @@ impl Config {
         Self::load_from(mode, flags, std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))))
     }
 
-    fn load_from(mode: Mode, flags: Flags, environment: impl Iterator<Item = (String, String)>) -> Result<Self, String> {
+    /// [`Config::load`] with another environment than the process's own.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    #[doc(hidden)]
+    pub fn load_from(mode: Mode, flags: Flags, environment: impl Iterator<Item = (String, String)>) -> Result<Self, String> {
         let mut sources = Figment::from(Serialized::defaults(Raw::default()));
         if let Some(file) = &flags.config {
             if !file.is_file() {

@@ -63,6 +63,11 @@ struct Spot {
     followed: bool,
 }
 
+/// [`scan`] in numbers: where, and whether a record begins after it.
+pub(super) fn spot(log: impl std::io::Read) -> std::io::Result<Option<(u64, bool)>> {
+    Ok(scan(log)?.map(|spot| (spot.offset, spot.followed)))
+}
+
 /// The first bad spot of a log.
 fn scan(mut log: impl std::io::Read) -> std::io::Result<Option<Spot>> {
     let mut scanner = Scanner::default();
