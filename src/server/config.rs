@@ -11,6 +11,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Serialize};
 
 use crate::types::limits;
+use crate::types::name::clipped;
 
 /// Where the broker listens unless told otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:4080";
@@ -324,6 +325,10 @@ impl Provider for Variable {
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        // The library takes an empty name for the end of the path, and would pass over the rest.
+        if self.key.split('.').any(str::is_empty) {
+            return Err(figment::Error::from("its name has an empty part; write TIDELOG_<SECTION>__<KEY>".to_owned()));
+        }
         let nested = figment::util::nest(&self.key, self.value.clone()).into_dict().unwrap_or_default();
         Ok(Map::from([(Profile::Default, nested)]))
     }
@@ -337,7 +342,7 @@ fn said(error: &figment::Error) -> String {
         None => format!(" in {}", m.name),
     });
     let key = if key.is_empty() { String::new() } else { format!(" at `{key}`") };
-    format!("The settings{key}{from} cannot be used: {}.", error.kind)
+    format!("The settings{}{from} cannot be used: {}.", clipped(&key, 100), clipped(&error.kind.to_string(), 600))
 }
 
 /// Where data lives unless said otherwise (`decisions.md` section 5).

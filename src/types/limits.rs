@@ -13,6 +13,8 @@ pub const EVENT_MAX_BYTES: usize = 1024 * 1024;
 pub const BATCH_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Most events in one append: bounds the walk at the door and the count in an answer.
 pub const BATCH_MAX_EVENTS: usize = 10_000;
+/// Entries of a list in a request that has no narrower bound: twice two bytes are an entry, and cost thirty times as much in memory.
+pub const LIST_ENTRIES: usize = 1024;
 /// Longest event `type`. It is a word, not a payload.
 pub const EVENT_TYPE_BYTES: usize = 256;
 /// Longest event `key`.
@@ -62,6 +64,10 @@ pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 /// Acks in one commit (T-6).
 pub const COMMIT_ACKS: usize = 256;
+/// Conditions in one commit: more than its streams, since one may be named twice, and not a list without end.
+pub const COMMIT_CHECKS: usize = 256;
+/// Appends in one commit: each has at least one event, and no commit has more events than this.
+pub const COMMIT_APPENDS: usize = BATCH_MAX_EVENTS;
 /// Streams in one commit (T-6).
 pub const COMMIT_STREAMS: usize = 64;
 /// Receipts kept per producer (P-14). Fixed: the slot is part of the stored key.

@@ -97,6 +97,7 @@ fn watch_panics() {
 static OTHERS: parking_lot::Mutex<Vec<String>> = parking_lot::Mutex::new(Vec::new());
 
 /// Panics of threads that nobody watched: those of a broker.
+#[allow(dead_code)]
 pub fn panics_elsewhere() -> Vec<String> {
     watch_panics();
     OTHERS.lock().clone()
@@ -133,6 +134,8 @@ pub fn feed(target: &Target, input: &[u8]) -> Result<(Heard, Gauge), Found> {
     Ok((heard, gauge))
 }
 
+/// Long inputs are made anew each time they are wanted: kept, they would make everything slow.
+const LONGEST_KEPT: usize = 4096;
 /// Most inputs kept to mutate.
 const POOL: usize = 600;
 
@@ -171,7 +174,7 @@ pub fn search(target: &Target, plan: &Plan) -> (Stats, Option<Found>) {
                 stats.most_memory = stats.most_memory.max(gauge.memory);
                 stats.most_time = stats.most_time.max(gauge.time);
                 let new = heard_before.insert(signature) || new_code;
-                if (new || is_seed) && pool.len() < POOL {
+                if is_seed || (new && pool.len() < POOL && input.len() <= LONGEST_KEPT) {
                     keep(target, &input, new_code && !is_seed);
                     pool.push(input);
                 }

@@ -4,8 +4,13 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::types::name::quote;
+use crate::types::name::{quote, short};
 use crate::types::{Code, Error, Result, limits};
+
+/// Most fields of one object. None of ours has half as many; each is compared with all before it.
+const MEMBERS: usize = 32;
+/// Most unknown fields that an error lists.
+const LISTED: usize = 4;
 
 /// Fields that were given and not yet asked for.
 #[derive(Debug)]
@@ -24,7 +29,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
                 let mut pairs = Vec::new();
                 while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
+                    // One more than allowed is enough to refuse them all.
+                    if pairs.len() <= MEMBERS {
+                        pairs.push(pair);
+                    }
                 }
                 Ok(pairs)
             }
@@ -46,12 +54,18 @@ impl<'a> Fields<'a> {
             if text.trim().is_empty() {
                 failed("The body is empty; send a JSON object.".into())
             } else {
-                failed(format!("The body is not a JSON object: {e}.")).detail("line", e.line()).detail("column", e.column())
+                // About another value than an object the library repeats that value.
+                let why = if e.is_data() { String::new() } else { format!(": {e}") };
+                failed(format!("The body is not a JSON object{why}.")).detail("line", e.line()).detail("column", e.column())
             }
         })?;
+        if pairs.len() > MEMBERS {
+            let why = format!("More than {MEMBERS} fields in one object; none has so many.");
+            return Err(Error::new(Code::UnknownField, why).detail("field", &*short(&pairs[MEMBERS].0)));
+        }
         for (i, (name, _)) in pairs.iter().enumerate() {
             if pairs[..i].iter().any(|(n, _)| n == name) {
-                return Err(Error::bad(name, format!("Field {} is given twice; give it once.", quote(name))));
+                return Err(Error::bad(&short(name), format!("Field {} is given twice; give it once.", quote(name))));
             }
         }
         Ok(Self(pairs))
@@ -136,13 +150,15 @@ impl<'a> Fields<'a> {
     /// Nothing else may be there.
     ///
     /// # Errors
-    /// `unknown_field`, listing every offender.
+    /// `unknown_field`, listing the offenders, at most [`LISTED`] of them.
     pub fn finish(self) -> Result<()> {
-        let Some((first, _)) = self.0.first() else { return Ok(()) };
-        let all: Vec<&str> = self.0.iter().map(|(n, _)| n.as_str()).collect();
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<_> = self.0.iter().take(LISTED).map(|(n, _)| short(n)).collect();
         let errors: Vec<serde_json::Value> = all.iter().map(|n| serde_json::json!({"field": n, "problem": "unknown"})).collect();
         Err(Error::new(Code::UnknownField, format!("Unknown field {}.", all.iter().map(|n| quote(n)).collect::<Vec<_>>().join(", ")))
-            .detail("field", first.as_str())
+            .detail("field", &*all[0])
             .detail("errors", errors))
     }
 }

@@ -130,6 +130,9 @@ impl Batch {
         if (base_in_body, count_in_body, epoch_in_body) != (base_offset, u64::from(count), log_epoch) || count == 0 {
             return Err("header and body disagree".into());
         }
+        if !has_room(base_offset, count) {
+            return Err("its offsets go beyond the last".into());
+        }
         Ok(Self { stream, head, value, rendered: OnceLock::new() })
     }
 
@@ -157,6 +160,11 @@ impl Batch {
     pub fn rendered(&self, render: impl FnOnce(&Batch) -> Rendered) -> &Rendered {
         self.rendered.get_or_init(|| render(self))
     }
+}
+
+/// Do so many events have offsets from `base` on, and one after them? No broker gives out others; bytes may say anything.
+pub fn has_room(base: u64, count: u32) -> bool {
+    base.checked_add(u64::from(count)).is_some_and(|end| end < u64::MAX)
 }
 
 /// Reads an `EventBatch` a reader received (client side): no header, no CRC, unknown fields ignored.
@@ -189,6 +197,9 @@ pub fn received(stream: StreamId, body: &[u8]) -> Result<Batch, String> {
     }
     if events.count == 0 {
         return Err("an EventBatch without events".into());
+    }
+    if !has_room(stamp.base_offset, events.count) {
+        return Err("an EventBatch whose offsets go beyond the last".into());
     }
     Ok(events.stamp(stream, stamp))
 }

@@ -174,7 +174,8 @@ fn check(input: &[u8], gauge: &mut Gauge) -> Verdict {
     });
     bench.left -= 1;
     if bench.left == 0 {
-        bench.runtime.block_on(bench.broker.close());
+        let closed = bench.runtime.block_on(bench.broker.close());
+        closed.map_err(|why| format!("the broker does not close: {why}"))?;
     } else {
         BENCH.set(Some(bench));
     }
@@ -203,8 +204,9 @@ pub fn judge(status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>, trail
     if !status.is_client_error() && !status.is_server_error() {
         return Ok(Heard::Taken(status.to_string()));
     }
-    // 431 is answered below the envelope, and an upgrade that is none is the library's.
-    let Some(body) = body.filter(|_| ![431, 426].contains(&status.as_u16())) else { return Ok(Heard::Refused(status.to_string())) };
+    // 431 is answered below the envelope; gRPC has none.
+    let below = status.as_u16() == 431 || (body.is_some_and(<[u8]>::is_empty) && !headers.contains_key("x-content-type-options"));
+    let Some(body) = body.filter(|_| !below) else { return Ok(Heard::Refused(status.to_string())) };
     let said: Value = serde_json::from_slice(body).map_err(|why| format!("{status} without an envelope: {why} {}", body.escape_ascii()))?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let metadata = &said["metadata"];
