@@ -97,7 +97,6 @@ fn watch_panics() {
 static OTHERS: parking_lot::Mutex<Vec<String>> = parking_lot::Mutex::new(Vec::new());
 
 /// Panics of threads that nobody watched: those of a broker.
-#[allow(dead_code)]
 pub fn panics_elsewhere() -> Vec<String> {
     watch_panics();
     OTHERS.lock().clone()
@@ -148,13 +147,16 @@ pub fn search(target: &Target, plan: &Plan) -> (Stats, Option<Found>) {
     assert!(!known.is_empty(), "target {} has nothing to begin with", target.name);
     let end = Instant::now() + plan.time;
     let trace = std::env::var_os("FUZZ_TRACE");
+    let seeds = known.len();
     let mut known = known.into_iter();
     while stats.cases < plan.cases {
         let seed = known.next();
         let is_seed = seed.is_some();
         let input = seed.unwrap_or_else(|| {
             let mut dice = Dice::of(plan.seed, target.name, stats.cases);
-            let (base, other): (&Vec<u8>, &Vec<u8>) = (&pool[dice.below(pool.len())], &pool[dice.below(pool.len())]);
+            // Half of them straight from what is known, so that refusals of refusals do not take over.
+            let from = if dice.one_in(2) { seeds } else { pool.len() };
+            let (base, other): (&Vec<u8>, &Vec<u8>) = (&pool[dice.below(from)], &pool[dice.below(pool.len())]);
             mutate(&mut dice, target.shape, base, other)
         });
         if let Some(path) = &trace {

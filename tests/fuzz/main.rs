@@ -2,6 +2,7 @@
 //!
 //! Runs on stable Rust under `cargo test`, bounded in cases and time. See `docs/testing.md`, "Fuzzing".
 
+mod broker;
 mod controls;
 mod corpus;
 mod coverage;

@@ -231,6 +231,21 @@ mod tests {
     }
 
     #[test]
+    fn an_object_of_thousands_of_fields_is_refused_at_once_and_nothing_is_said_back_at_length() {
+        let many: Vec<_> = (0..200_000).map(|i| format!("\"m{i}\":0")).collect();
+        let error = Fields::parse(format!("{{{}}}", many.join(",")).as_bytes()).unwrap_err();
+        assert_eq!((error.code, error.details["field"].as_str()), (Code::UnknownField, Some("m32")));
+        let long = "n".repeat(1 << 20);
+        for body in [format!("\"{long}\""), format!("{{\"{long}\":1,\"{long}\":1}}")] {
+            let error = Fields::parse(body.as_bytes()).unwrap_err();
+            assert!(error.message.len() + error.details.values().map(|v| v.to_string().len()).sum::<usize>() < 500, "{:?}", error.code);
+        }
+        let error = Fields::parse(format!("{{\"{long}\":1,\"b\":2,\"c\":3,\"d\":4,\"e\":5}}").as_bytes()).unwrap().finish().unwrap_err();
+        assert_eq!(error.details["errors"].as_array().unwrap().len(), LISTED);
+        assert!(error.message.len() < 500);
+    }
+
+    #[test]
     fn brackets_inside_strings_do_not_nest() {
         assert!(!deeper_than(br#"{"a":"[[[[\"[[["}"#, 1));
         assert!(deeper_than(b"[[", 1));

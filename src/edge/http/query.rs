@@ -135,6 +135,16 @@ mod tests {
     }
 
     #[test]
+    fn a_query_of_too_many_parameters_or_a_long_one_is_refused_in_few_words() {
+        let many = |count: usize| (0..count).map(|i| format!("p{i}")).collect::<Vec<_>>().join("&");
+        assert!(Query::parse(Some(&many(PARAMETERS))).is_ok());
+        assert_eq!(Query::parse(Some(&many(PARAMETERS + 1))).unwrap_err().code, Code::BadParameter);
+        let long = "n".repeat(10_000);
+        let error = Query::parse(Some(&long)).unwrap().finish().unwrap_err();
+        assert!(error.message.len() + error.details["field"].as_str().unwrap().len() < 400);
+    }
+
+    #[test]
     fn numbers_outside_their_bounds_and_words_are_refused() {
         for bad in ["limit=0", "limit=11", "limit=x", "limit=", "limit=99999999999999999999", "limit=1.5"] {
             assert!(Query::parse(Some(bad)).unwrap().take_number("limit", 1, 10).is_err(), "{bad}");

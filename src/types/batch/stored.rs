@@ -130,8 +130,8 @@ impl Batch {
         if (base_in_body, count_in_body, epoch_in_body) != (base_offset, u64::from(count), log_epoch) || count == 0 {
             return Err("header and body disagree".into());
         }
-        if !has_room(base_offset, count) {
-            return Err("its offsets go beyond the last".into());
+        if !has_room(base_offset, count) || head.bytes_before.checked_add(u64::from(head.data_bytes)).is_none() {
+            return Err("its offsets or bytes go beyond the last number".into());
         }
         Ok(Self { stream, head, value, rendered: OnceLock::new() })
     }

@@ -60,7 +60,7 @@ pub fn parts(request: &[u8]) -> (&[u8], &[u8]) {
 fn request(dice: &mut Dice, base: &[u8], other: &[u8]) -> Vec<u8> {
     let ((head, body), (other_head, other_body)) = (parts(base), parts(other));
     let framed = head.windows(16).any(|w| w == b"application/grpc") && body.len() >= 5;
-    let (head, body) = if dice.one_in(2) || body.is_empty() {
+    let (head, body) = if dice.one_in(3) || body.is_empty() {
         (if dice.one_in(4) { bytes::mutate(dice, head, other_head) } else { bytes::words(dice, head, other_head) }, body.to_vec())
     } else if framed {
         let message = once(dice, Shape::Proto, &body[5..], other_body.get(5..).unwrap_or_default());

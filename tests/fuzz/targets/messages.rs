@@ -9,7 +9,8 @@ use crate::gauge::{Bound, Gauge};
 use crate::mutate::Shape;
 use crate::promises::{refused, taken};
 
-pub const MESSAGES: Target = Target { name: "grpc_messages", shape: Shape::Bytes, bound: Bound::USUAL, seeds, check, cases: 40_000 };
+/// A list may have [`tidelog::types::limits::LIST_ENTRIES`] of two bytes each.
+pub const MESSAGES: Target = Target { name: "grpc_messages", shape: Shape::Bytes, bound: Bound { base: 128 * 1024, ..Bound::USUAL }, seeds, check, cases: 40_000 };
 
 type Read = fn(&[u8], &mut Gauge) -> Result<Result<(), Error>, String>;
 

@@ -30,7 +30,7 @@ pub const ROUTES: Target = Target {
     cases: 12_000,
 };
 
-fn seeds() -> Vec<Vec<u8>> {
+pub fn seeds() -> Vec<Vec<u8>> {
     const JSON: &str = "Content-Type: application/json";
     let mut all: Vec<String> = vec![
         "GET /v1/streams/s/events?after=-1&limit=10".into(),

@@ -71,7 +71,8 @@ fn check(input: &[u8], gauge: &mut Gauge) -> Verdict {
             }
             "good".to_owned()
         }
-        Err(why) => match told(why)? {
+        // An operator's own words are said back, a line of them at most.
+        Err(why) => match told(&why.chars().take(1000).collect::<String>())? {
             Heard::Refused(said) | Heard::Taken(said) => said,
         },
     };

@@ -12,7 +12,7 @@ use crate::mutate::Shape;
 use crate::promises::{taken, told};
 
 pub const KEYS: Target = Target { name: "keys", shape: Shape::Bytes, bound: Bound::USUAL, seeds: key_seeds, check: keys, cases: 40_000 };
-pub const ROWS: Target = Target { name: "rows", shape: Shape::Proto, bound: Bound { per_byte: 64, ..Bound::USUAL }, seeds: row_seeds, check: a_row, cases: 25_000 };
+pub const ROWS: Target = Target { name: "rows", shape: Shape::Proto, bound: Bound { per_byte: 160, ..Bound::USUAL }, seeds: row_seeds, check: a_row, cases: 25_000 };
 /// A block is read as a whole, and a bad one is looked through at each byte.
 pub const WAL: Target =
     Target { name: "wal", shape: Shape::Bytes, bound: Bound { base: 128 * 1024, per_byte: 0, time: std::time::Duration::from_millis(400) }, seeds: wal_seeds, check: wal, cases: 500 };
