@@ -1,8 +1,9 @@
 //! Streams, subscriptions and operations: what is changed through the loop and what is read back from disk.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::commit::engine_failure;
@@ -21,6 +22,8 @@ use crate::types::{Code, Error, OperationId, Result, StreamId, StreamName, Subsc
 const METADATA_ENTRIES: usize = 64;
 /// Longest metadata name or value, and description.
 const METADATA_BYTES: usize = 4096;
+/// Idempotency keys dropped by one intent: it needs all of their rows in memory at once, which must fit the smallest `hot_entries`.
+const FORGET_AT_ONCE: usize = 16;
 
 impl Broker {
     /// # Errors
@@ -116,7 +119,7 @@ impl Broker {
     /// `not_found`, `deleting`.
     pub async fn delete_stream(&self, who: &Principal, name: &StreamName) -> Result<OperationInfo> {
         who.may(Right::Admin)?;
-        let (stream, user, operation) = (name.clone(), who.user_id(), OperationId(uuid::Uuid::new_v4()));
+        let (stream, user, operation) = (name.clone(), who.user_id(), OperationId(self.inner.world.random_uuid()));
         let (id, info) = self.ask(0, |reply| Intent::DeleteStream { stream, operation, user, reply }).await?;
         self.spawn_delete(id, info.clone());
         Ok(info)
@@ -178,7 +181,7 @@ impl Broker {
                 let row: value::Idempotency = rows::decode(bytes).map_err(Error::internal)?;
                 keys.extend(IdempotencyRow::decode(key).filter(|_| row.dedup_until_us <= now.0));
             }
-            if !keys.is_empty() {
+            for keys in keys.chunks(FORGET_AT_ONCE).map(<[_]>::to_vec) {
                 self.ask(0, |reply| Intent::ForgetKeys { keys, reply }).await?;
             }
         }
@@ -285,7 +288,7 @@ impl Broker {
             next: cursor.row.next,
             epoch: cursor.row.epoch,
             lag: self.lag_from(stream.id, &stream.bounds, cursor.row.next).await?,
-            attached: self.inner.registry.is_attached(stream.id, id, cursor.row.epoch),
+            attached: self.inner.registry.is_attached(stream.id, id, cursor.row.epoch, cursor.meta.ack_timeout_s, self.inner.began.elapsed()),
         }))
     }
 
@@ -296,7 +299,7 @@ impl Broker {
             return Ok(Lag::default());
         }
         let batch = self.one_batch(stream, from, bounds).await?;
-        let seconds = TimeUs::now().seconds_since(batch.head.time);
+        let seconds = self.inner.world.now().seconds_since(batch.head.time);
         let bytes_before = crate::types::Slice::of(batch, from..from + 1).map_or(bounds.bytes_end, |slice| slice.bytes_before());
         Ok(Lag { events: bounds.next_offset - from, bytes: bounds.bytes_end.saturating_sub(bytes_before), seconds })
     }

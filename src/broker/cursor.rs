@@ -126,6 +126,16 @@ impl Mark {
     fn is_live(&self) -> bool {
         self.is_attached() || self.pulled.load(Ordering::Acquire)
     }
+
+    /// Nobody holds it, and its last use is longer ago than the ack timeout.
+    fn is_expired_at(&self, now: Duration, ack_timeout_s: u64) -> bool {
+        !self.is_attached() && now > Duration::from_millis(self.last_use_ms.load(Ordering::Acquire)) + Duration::from_secs(ack_timeout_s)
+    }
+
+    /// Would it be live for an opening at `now`?
+    pub fn is_live_at(&self, now: Duration, ack_timeout_s: u64) -> bool {
+        self.is_live() && !self.is_expired_at(now, ack_timeout_s)
+    }
 }
 
 /// Holds a session for a connection or a call; lets go when it is dropped, also when nobody ever came for it.
@@ -299,9 +309,7 @@ impl Cursor {
 
     /// Drops the delivered mark of a session that was let go longer ago than the ack timeout.
     pub fn expire(&mut self, now: Duration) {
-        let timeout = Duration::from_secs(self.meta.ack_timeout_s);
-        let gone = |mark: &Arc<Mark>| !mark.is_attached() && now > Duration::from_millis(mark.last_use_ms.load(Ordering::Acquire)) + timeout;
-        if self.mark.as_ref().is_some_and(gone) {
+        if self.mark.as_ref().is_some_and(|mark| mark.is_expired_at(now, self.meta.ack_timeout_s)) {
             self.mark = None;
         }
     }

@@ -7,9 +7,15 @@ use std::hash::Hash;
 
 /// Hash maps of the commit loop, which looks a dozen things up for each append. The seed is new in every process, so nobody outside can
 /// choose names that collide; and what a map holds is bounded.
-pub type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::quality::RandomState>;
+pub type HashMap<K, V> = std::collections::HashMap<K, V, Seeds>;
 /// The same for sets.
-pub type HashSet<K> = std::collections::HashSet<K, foldhash::quality::RandomState>;
+pub type HashSet<K> = std::collections::HashSet<K, Seeds>;
+
+#[cfg(not(feature = "faults"))]
+type Seeds = foldhash::quality::RandomState;
+/// In a simulation the same names take the same ways twice.
+#[cfg(feature = "faults")]
+type Seeds = foldhash::quality::FixedState;
 
 /// May this entry be dropped from memory?
 pub trait Evictable {

@@ -94,7 +94,7 @@ pub struct SubscriptionInfo {
     pub epoch: u64,
     /// How far behind the cursor is.
     pub lag: Lag,
-    /// A session is attached.
+    /// A session is live: attached, or pulled within the ack timeout.
     pub attached: bool,
 }
 

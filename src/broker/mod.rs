@@ -8,10 +8,12 @@ pub mod access;
 pub mod ack_token;
 mod admin;
 mod appending;
+mod broken;
 mod clock;
 mod commit;
 mod connection;
 mod cursor;
+mod driver;
 mod generations;
 pub mod info;
 mod intent;
@@ -25,12 +27,13 @@ mod session;
 mod shared;
 mod state;
 mod window;
+mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
 
 use crate::log::rows::{self, value};
 use crate::log::{Engine, Key, Lane, Pressure, ReadLimits};
@@ -40,6 +43,7 @@ use crate::types::{Batch, Code, Error, IdempotencyKey, Result, StreamId, StreamN
 
 pub use access::{Principal, Right};
 use ack_token::AckTokens;
+pub use broken::{Broken, Promise};
 use clock::Now;
 use commit::{CommitLoop, engine_failure};
 pub use connection::{Connection, Pending};
@@ -49,6 +53,9 @@ use intent::{Intent, Opened, Reply};
 pub use session::{Session, SessionHandle};
 use shared::{Registry, StreamShared};
 use state::{Options, State, Stream, stream_not_found};
+#[cfg(feature = "faults")]
+pub use world::Simulated;
+use world::World;
 
 /// Start-up choices.
 #[derive(Clone, Debug)]
@@ -59,11 +66,13 @@ pub struct Settings {
     pub tail_bytes: usize,
     /// Streams, producers and cursors kept in memory: at least this many of each, at most twice as many.
     pub hot_entries: usize,
+    /// A promise that a test-only build breaks; none by default.
+    pub broken: Broken,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { create_streams_on_use: false, tail_bytes: 64 * 1024 * 1024, hot_entries: 8192 }
+        Self { create_streams_on_use: false, tail_bytes: 64 * 1024 * 1024, hot_entries: 8192, broken: Broken::default() }
     }
 }
 
@@ -80,6 +89,8 @@ struct Inner {
     room: Arc<Semaphore>,
     log_epoch: u64,
     ack_tokens: AckTokens,
+    broken: Broken,
+    world: World,
     began: Instant,
     draining: AtomicBool,
     drained: Notify,
@@ -95,6 +106,19 @@ impl Broker {
     /// # Errors
     /// When the engine cannot be read, or holds a newer format.
     pub async fn open(engine: Arc<dyn Engine>, settings: Settings) -> Result<Self> {
+        Self::open_in(World::default(), engine, settings).await
+    }
+
+    /// The same in a simulated world, on one thread: the commit loop is a task, and waits for its engine as others wait for sockets.
+    ///
+    /// # Errors
+    /// When the engine cannot be read, or holds a newer format.
+    #[cfg(feature = "faults")]
+    pub async fn open_simulated(simulated: Simulated, engine: Arc<dyn Engine>, settings: Settings) -> Result<Self> {
+        Self::open_in(World::simulated(simulated), engine, settings).await
+    }
+
+    async fn open_in(world: World, engine: Arc<dyn Engine>, settings: Settings) -> Result<Self> {
         let began = Instant::now();
         let failure = |e| engine_failure(&e);
         let lane = Lane(0);
@@ -109,11 +133,16 @@ impl Broker {
             None => value::Counters { next_stream_id: 1, next_subscription_id: 1, next_user_id: 2, next_source_id: 1, log_epoch: 1, ..Default::default() },
         };
         let registry = Arc::new(Registry::new(settings.tail_bytes));
-        let options = Options { create_on_use: settings.create_streams_on_use, hot_entries: settings.hot_entries, new_uuid: Box::new(uuid::Uuid::now_v7) };
-        let now = Now { wall_us: TimeUs::now().0, mono: began.elapsed() };
+        let broken = settings.broken;
+        let new_uuid = Box::new({
+            let world = world.clone();
+            move || world.uuid()
+        });
+        let options = Options { create_on_use: settings.create_streams_on_use, hot_entries: settings.hot_entries, new_uuid, broken };
+        let now = Now { wall_us: world.now().0, mono: began.elapsed() };
         let state = State::new(options, registry.clone(), counters, now);
         let log_epoch = state.log_epoch();
-        let commits = CommitLoop::start(engine.clone(), registry.clone(), state, lane, position, began);
+        let commits = CommitLoop::start(engine.clone(), registry.clone(), state, (lane, position), began, world.clone());
         let room = Arc::new(Semaphore::new(limits::COMMIT_QUEUE_BYTES));
         let inner = Inner {
             engine,
@@ -122,6 +151,8 @@ impl Broker {
             room,
             log_epoch,
             ack_tokens: AckTokens::new(&secret),
+            broken,
+            world,
             began,
             draining: AtomicBool::new(false),
             drained: Notify::new(),

@@ -4,7 +4,9 @@
 //! Each pull is a contiguous run of its own. It begins at the cursor unless the reader says otherwise, so a lost answer skips nothing.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::ack_token::Run;
 use super::cursor::{self, Mark, Proof};
@@ -54,6 +56,7 @@ impl Broker {
         // Held until the answer is there: a long poll does not outlive its session.
         let mark = session.attachment.mark();
         mark.pulled.store(true, Ordering::Release);
+        self.inner.registry.attached(subscribed.stream_id, session.subscription, mark);
         let _used = Use { mark, began: self.inner.began };
         let most = (events.clamp(1, limits::READ_MAX_EVENTS as u64), bytes.clamp(1, limits::READ_MAX_BYTES as u64), session.window.events);
         let found = self.wait_for_run(&stream, &shared, mark, subscribed.next, on_gap, most, began + wait).await?;

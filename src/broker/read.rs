@@ -1,7 +1,8 @@
 //! Stateless reads: pages of events, one event, the offset of a time.
 
 use std::sync::Arc;
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use super::commit::engine_failure;
 use super::info::{ReadFrom, ReadReply, ReadRequest, Which};

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -143,23 +144,29 @@ impl Registry {
         self.streams.lock().get(&id).and_then(Weak::upgrade)
     }
 
-    /// A durable session has a connection.
+    /// A durable session has a connection, or is pulled.
     pub fn attached(&self, stream: StreamId, subscription: SubscriptionId, mark: &Arc<Mark>) {
-        self.sessions.lock().insert((stream, subscription), Arc::downgrade(mark));
+        let mut sessions = self.sessions.lock();
+        // Nobody says that a pulled session is over; its mark is dropped when it is.
+        if sessions.len() >= 64 && sessions.len() == sessions.capacity() {
+            sessions.retain(|_, weak| weak.strong_count() > 0);
+        }
+        sessions.insert((stream, subscription), Arc::downgrade(mark));
     }
 
     /// Its connection let go; a newer session of the same subscription stays noted.
     pub fn detached(&self, stream: StreamId, subscription: SubscriptionId, epoch: u64) {
         let mut sessions = self.sessions.lock();
         let key = (stream, subscription);
-        if sessions.get(&key).is_some_and(|weak| weak.upgrade().is_none_or(|mark| mark.epoch <= epoch)) {
+        if sessions.get(&key).is_some_and(|weak| weak.upgrade().is_none_or(|mark| mark.epoch <= epoch && !mark.pulled.load(Ordering::Acquire))) {
             sessions.remove(&key);
         }
     }
 
-    /// Does a connection hold the subscription's newest session?
-    pub fn is_attached(&self, stream: StreamId, subscription: SubscriptionId, epoch: u64) -> bool {
-        self.sessions.lock().get(&(stream, subscription)).and_then(Weak::upgrade).is_some_and(|mark| mark.epoch == epoch && mark.ended().is_none())
+    /// Is the subscription's newest session live (C-1): held by a connection, or pulled within the ack timeout?
+    pub fn is_attached(&self, stream: StreamId, subscription: SubscriptionId, epoch: u64, ack_timeout_s: u64, now: Duration) -> bool {
+        let mark = self.sessions.lock().get(&(stream, subscription)).and_then(Weak::upgrade);
+        mark.is_some_and(|mark| mark.epoch == epoch && mark.ended().is_none() && mark.is_live_at(now, ack_timeout_s))
     }
 
     /// Streams somebody reads.

@@ -14,7 +14,7 @@ use crate::broker::Broker;
 
 pub mod auth;
 pub mod callers;
-mod conversation;
+pub mod conversation;
 pub mod grpc;
 pub mod http;
 pub mod ops;

@@ -146,7 +146,9 @@ async fn c7_a_pull_fences_a_pushed_session_and_the_other_way_round() {
 #[tokio::test]
 async fn c1_a_pulled_session_is_left_alone_by_reject_between_two_calls() {
     let bench = with(3).await;
+    assert!(!bench.subscription("s", "x").await.attached);
     pull(&bench, pulling("s", "x")).await.unwrap();
+    assert!(bench.subscription("s", "x").await.attached, "and it is shown as what it is");
     let polite = PullRequest { takeover: Takeover::Reject, ..pulling("s", "x") };
     refused(pull(&bench, polite).await, Code::CursorBusy, "C-1");
     assert_eq!(pull(&bench, PullRequest { epoch: Some(1), ..pulling("s", "x") }).await.unwrap().epoch, 1);

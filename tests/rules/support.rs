@@ -261,12 +261,12 @@ impl Engine for Stepped {
 
 /// Settings that nothing is evicted under.
 pub fn roomy() -> Settings {
-    Settings { create_streams_on_use: false, tail_bytes: 4 * 1024 * 1024, hot_entries: 10_000 }
+    Settings { create_streams_on_use: false, tail_bytes: 4 * 1024 * 1024, hot_entries: 10_000, ..Settings::default() }
 }
 
 /// Settings that evict everything all the time.
 pub fn cramped() -> Settings {
-    Settings { create_streams_on_use: false, tail_bytes: 0, hot_entries: 1 }
+    Settings { create_streams_on_use: false, tail_bytes: 0, hot_entries: 1, ..Settings::default() }
 }
 
 /// A broker and the engine below it.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Effect, State, producer_not_found};
+use crate::broker::broken::Promise;
 use crate::broker::intent::{AppendIntent, Author, Pipe};
 use crate::broker::producer::{Producer, Receipt, Verdict};
 use crate::log::{Key, ProducerKey, rows};
@@ -27,6 +28,7 @@ impl State {
             Some(stream) => (ProducerKey::of_stream(stream, id.clone()), self.stream(stream).epoch_floor),
             None => (ProducerKey::of_user(user, id.clone()), self.counters.commit_epoch_floor),
         };
+        let reuse = self.options.broken.is(Promise::ReuseEpoch);
         let origin = match (self.producer(&key), expect) {
             (None, Expect::Resume) => {
                 return Err(Error::new(Code::ProducerStateLost, format!("Producer {id} has no state here; it never existed or was removed."))
@@ -43,7 +45,7 @@ impl State {
                 Origin::Created
             }
             (Some(producer), _) => {
-                producer.epoch = producer.epoch.max(floor) + 1;
+                producer.epoch = producer.epoch.max(floor) + u64::from(!reuse);
                 Origin::Resumed
             }
         };
@@ -105,7 +107,7 @@ impl State {
         }
         let result = self.append_alone(append);
         if result.is_err() {
-            pipe.poisoned.store(true, Ordering::Relaxed);
+            pipe.poisoned.store(!self.options.broken.is(Promise::ForgetPoison), Ordering::Relaxed);
         } else {
             self.group.pipes.push(pipe);
         }
@@ -119,9 +121,17 @@ impl State {
         let mut record = None;
         if let Some((stamp, fingerprint)) = producer {
             let key = ProducerKey::of_stream(stream, stamp.id.clone());
+            let broken = self.options.broken;
             let state = self.producer(&key);
-            match Producer::check(state.as_deref(), stamp.id.as_str(), stamp.epoch, stamp.seq, count, fingerprint)? {
-                Verdict::Duplicate(receipt) => return Ok(appended(Some(receipt.base_offset), count, true)),
+            let newest = state.as_deref().map_or(stamp.epoch, |state| state.epoch);
+            let epoch = if broken.is(Promise::StaleSession) { stamp.epoch.max(newest) } else { stamp.epoch };
+            match Producer::check(state.as_deref(), stamp.id.as_str(), epoch, stamp.seq, count, fingerprint)? {
+                Verdict::Duplicate(receipt) => {
+                    if broken.is(Promise::RepeatAppend) {
+                        self.store(stream, events, author);
+                    }
+                    return Ok(appended(Some(receipt.base_offset), count, true));
+                }
                 Verdict::OldDuplicate => return Ok(appended(None, count, true)),
                 Verdict::Next => record = Some((key, stamp.seq, fingerprint)),
             }
@@ -175,7 +185,11 @@ impl State {
     /// Gives the events the next offsets of the stream.
     pub(super) fn store(&mut self, stream: StreamId, events: Events, author: Author) -> u64 {
         let (log_epoch, group_time) = (self.counters.log_epoch, self.group_time);
+        let skip = self.options.broken.is(Promise::SkipOffset);
         let bounds = &mut self.stream(stream).bounds;
+        if skip && bounds.next_offset % 7 == 3 {
+            bounds.next_offset += 1;
+        }
         let stamp = Stamp {
             base_offset: bounds.next_offset,
             time: group_time.max(bounds.last_time),

@@ -3,6 +3,7 @@
 //! The key's row is written by the append's own commit, so that neither exists without the other (S-1).
 
 use super::State;
+use crate::broker::broken::Promise;
 use crate::broker::generations::Evictable;
 use crate::broker::intent::AppendIntent;
 use crate::log::rows::value;
@@ -67,7 +68,9 @@ impl State {
         let base_offset = appended.first_offset.ok_or_else(|| Error::internal("an append without a producer has no offset"))?;
         let until = TimeUs(now.0 + limits::IDEMPOTENCY_WINDOW.as_micros() as i64);
         let remembered = Remembered { fingerprint, base_offset, count: appended.count, until };
-        self.put(Key::Idempotency(&row), &remembered.to_row());
+        if !self.options.broken.is(Promise::DropReceipt) {
+            self.put(Key::Idempotency(&row), &remembered.to_row());
+        }
         self.keys.insert(row, Some(remembered));
         // What is to expire is stored with the clock it is measured by.
         self.group.counters = true;

@@ -17,6 +17,7 @@ pub use keys::Remembered;
 pub use streams::trim_beyond_end;
 use uuid::Uuid;
 
+use super::broken::{Broken, Promise};
 use super::clock::{Clock, Now};
 use super::cursor::{Cursor, Mark};
 use super::generations::{Evictable, Generations, HashMap, HashSet};
@@ -173,6 +174,8 @@ pub struct Options {
     pub hot_entries: usize,
     /// Where UUIDs come from.
     pub new_uuid: Box<dyn FnMut() -> Uuid + Send>,
+    /// A promise that a test breaks.
+    pub broken: Broken,
 }
 
 /// See the module.
@@ -477,6 +480,11 @@ impl State {
         !self.dirty.is_empty()
     }
 
+    /// The promise that a test breaks.
+    pub fn broken(&self) -> Broken {
+        self.options.broken
+    }
+
     /// Bytes the group will write, roughly.
     pub fn group_bytes(&self) -> usize {
         self.group.appends.iter().map(|b| b.value().len()).sum()
@@ -500,6 +508,9 @@ impl State {
             }
         }
         for key in &group.producers {
+            if self.options.broken.is(Promise::DropReceipt) {
+                continue;
+            }
             if let Some(Some(producer)) = self.producers.get(key) {
                 group.rows.insert(Key::Producer(key).encode(), Some(rows::encode(&producer.to_row(self.now.wall_us))));
                 for (slot, receipt) in producer.unsaved_receipts() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Effect, State, subscription_not_found};
 use crate::broker::ack_token;
+use crate::broker::broken::Promise;
 use crate::broker::cursor::{self, Attachment, Cursor, Mark, OpenAsk, Proof, StreamView};
 use crate::broker::intent::{DurableSession, Opened, SubscriptionFields};
 use crate::log::Key;
@@ -26,6 +27,23 @@ impl State {
         StreamView { first_offset: bounds.first_offset, next_offset: bounds.next_offset, log_epoch }
     }
 
+    /// A position as it was given.
+    fn clamped(&self, from: Start, view: &StreamView) -> Start {
+        match from {
+            Start::Offset(offset) if self.options.broken.is(Promise::ClampPosition) => Start::Offset(offset.min(view.next_offset)),
+            from => from,
+        }
+    }
+
+    /// A cursor whose session is about to be replaced. Sealed first: what the group remembers, in case it is refused, then holds every ack
+    /// of level `received` that was accepted (C-16).
+    fn sealed_cursor(&mut self, stream: StreamId, id: SubscriptionId) -> &mut Cursor {
+        if let Some(Some(cursor)) = self.cursors.get(&(stream, id)) {
+            cursor.seal();
+        }
+        self.cursor(stream, id)
+    }
+
     pub(super) fn create_subscription(&mut self, stream: &StreamName, name: &SubscriptionName, fields: &SubscriptionFields, start: Start) -> Result<(), Error> {
         let stream_id = self.data_stream(stream, None)?;
         if self.find_cursor(stream_id, name).is_some() {
@@ -33,7 +51,7 @@ impl State {
                 .resource(format!("/v1/streams/{stream}/subscriptions/{name}")));
         }
         let view = self.view(stream_id);
-        let next = cursor::resolve_start(start, None, &view)?;
+        let next = cursor::resolve_start(self.clamped(start, &view), None, &view)?;
         self.new_subscription(stream_id, name, fields, next);
         Ok(())
     }
@@ -88,9 +106,8 @@ impl State {
         let stream_id = self.data_stream(stream, None)?;
         let id = self.find_cursor(stream_id, name).ok_or_else(|| subscription_not_found(stream, name))?;
         let view = self.view(stream_id);
-        let next = cursor::resolve_start(to, None, &view)?;
-        self.cursor(stream_id, id).seal();
-        let cursor = self.cursor(stream_id, id);
+        let next = cursor::resolve_start(self.clamped(to, &view), None, &view)?;
+        let cursor = self.sealed_cursor(stream_id, id);
         let from = cursor.row.next;
         cursor.row.next = next;
         cursor.row.epoch += 1;
@@ -120,6 +137,7 @@ impl State {
             _ => self.data_stream_or_new(stream, stream_id, user)?,
         };
         let view = self.view(id);
+        let ask = &OpenAsk { from: ask.from.map(|from| self.clamped(from, &view)), ..*ask };
         let (next, durable) = match subscription {
             Some(name) => {
                 let (next, durable) = self.open_durable(id, stream, name, create, ask, &view)?;
@@ -188,8 +206,7 @@ impl State {
         let (id, next) = match self.find_cursor(stream_id, name) {
             Some(id) => {
                 let now = self.now.mono;
-                self.cursor(stream_id, id).seal();
-                let cursor = self.cursor(stream_id, id);
+                let cursor = self.sealed_cursor(stream_id, id);
                 cursor.expire(now);
                 let checked = cursor.check_open(name, ask, view);
                 if checked.is_err() {
@@ -205,9 +222,10 @@ impl State {
             None => return Err(subscription_not_found(stream, name).detail("hint", "set create to make it")),
         };
         let now = self.now.mono;
+        let broken = self.options.broken;
         let cursor = self.cursor(stream_id, id);
         let before = cursor.row.next;
-        cursor.row.epoch += 1;
+        cursor.row.epoch += u64::from(!broken.is(Promise::ReuseEpoch) || cursor.row.epoch == 0);
         cursor.row.next = next;
         let epoch = cursor.row.epoch;
         let mark = Mark::new(epoch, next, now);
@@ -216,7 +234,7 @@ impl State {
         let name = durable.name.clone();
         self.group.cursors.insert((stream_id, id));
         self.note_epoch(epoch);
-        if let Some(old) = old {
+        if let Some(old) = old.filter(|_| !broken.is(Promise::StaleSession)) {
             self.group.effects.push(Effect::End(old, cursor::fenced(&name, epoch)));
         }
         if next < before {
@@ -256,9 +274,17 @@ impl State {
         let id = self.find_cursor(stream_id, name).ok_or_else(|| subscription_not_found(stream, name))?;
         let end = self.view(stream_id).next_offset;
         let now = self.now.mono;
-        let next = offset.checked_add(1).ok_or_else(|| Error::bad("offset", "The offset is too large."))?;
+        let mut next = offset.checked_add(1).ok_or_else(|| Error::bad("offset", "The offset is too large."))?;
+        let broken = self.options.broken;
         let cursor = self.cursor(stream_id, id);
         cursor.expire(now);
+        let (mut epoch, mut proved) = (epoch, proved);
+        if broken.is(Promise::ClampPosition) {
+            (next, proved) = (next.min(end), Some(end));
+        }
+        if broken.is(Promise::StaleSession) && epoch < cursor.row.epoch {
+            (epoch, proved) = (cursor.row.epoch, Some(end));
+        }
         if let Some(mark) = cursor.mark.as_ref().filter(|mark| mark.epoch == epoch) {
             mark.used(now);
         }
@@ -269,11 +295,13 @@ impl State {
     /// C-11, C-16. Never moves back.
     pub(super) fn move_cursor(&mut self, stream: StreamId, id: SubscriptionId, next: u64, level: AckLevel) {
         let now = self.now.mono;
+        let drop_ack = self.options.broken.is(Promise::DropAck);
         let cursor = self.cursor(stream, id);
         if next > cursor.row.next {
             cursor.row.next = next;
             let mark = cursor.mark.clone();
             match level {
+                AckLevel::Durable if drop_ack => {}
                 AckLevel::Durable => {
                     self.group.cursors.insert((stream, id));
                 }

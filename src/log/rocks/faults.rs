@@ -23,6 +23,11 @@ mod none {
         }
 
         #[inline(always)]
+        pub(in super::super) fn skips_sync(&self) -> bool {
+            false
+        }
+
+        #[inline(always)]
         pub(in super::super) fn visit(&self, _point: &str) -> Result<(), String> {
             Ok(())
         }
@@ -48,7 +53,10 @@ mod real {
     }
 
     /// The rules, each used up once.
-    pub(in super::super) struct Faults(Mutex<Vec<Rule>>);
+    pub(in super::super) struct Faults {
+        rules: Mutex<Vec<Rule>>,
+        skip_sync: bool,
+    }
 
     impl Faults {
         /// From `TIDELOG_FAULTS` in binaries built with the feature; tests of the library add theirs by hand.
@@ -57,7 +65,9 @@ mod real {
             let text = std::env::var("TIDELOG_FAULTS").unwrap_or_default();
             #[cfg(not(feature = "faults"))]
             let text = String::new();
-            let faults = Self(Mutex::default());
+            // The one promise that only the engine can break (`broker/broken.rs` has the others): S-1, seen by a power cut alone.
+            let skip_sync = cfg!(feature = "faults") && std::env::var("TIDELOG_BREAK").is_ok_and(|word| word == "skip_sync");
+            let faults = Self { rules: Mutex::default(), skip_sync };
             text.split(',').map(str::trim).filter(|rule| !rule.is_empty()).try_for_each(|rule| faults.add(rule))?;
             Ok(faults)
         }
@@ -76,13 +86,18 @@ mod real {
                 return Err(format!("there is no fault point {point:?}; there are {} and {}", super::BEFORE_WRITE, super::AFTER_WRITE));
             }
             let left = count.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)?;
-            self.0.lock().push(Rule { point: point.to_owned(), act, left });
+            self.rules.lock().push(Rule { point: point.to_owned(), act, left });
             Ok(())
+        }
+
+        /// Are commits written without a sync?
+        pub(in super::super) fn skips_sync(&self) -> bool {
+            self.skip_sync
         }
 
         /// Acts if a rule says so.
         pub(in super::super) fn visit(&self, point: &str) -> Result<(), String> {
-            let mut rules = self.0.lock();
+            let mut rules = self.rules.lock();
             for rule in rules.iter_mut().filter(|rule| rule.point == point && rule.left > 0) {
                 rule.left -= 1;
                 match (rule.left, rule.act) {
@@ -101,7 +116,7 @@ mod real {
 
         #[test]
         fn a_fault_happens_at_the_nth_visit_and_once() {
-            let faults = Faults(Mutex::default());
+            let faults = Faults { rules: Mutex::default(), skip_sync: false };
             faults.add("commit.before_write=error@3").unwrap();
             let visits: Vec<bool> = (0..5).map(|_| faults.visit(super::super::BEFORE_WRITE).is_err()).collect();
             assert_eq!(visits, [false, false, true, false, false]);
@@ -110,7 +125,7 @@ mod real {
 
         #[test]
         fn a_malformed_fault_is_refused_with_a_sentence() {
-            let faults = Faults(Mutex::default());
+            let faults = Faults { rules: Mutex::default(), skip_sync: false };
             for wrong in ["", "x", "commit.before_write=error", "commit.before_write=error@0", "commit.before_write=sleep@1", "other=error@1"] {
                 assert!(faults.add(wrong).is_err(), "{wrong:?}");
             }

@@ -131,7 +131,7 @@ impl Rocks {
     fn write(&self, store: &Store, set: &WriteSet) -> Result<(), EngineError> {
         self.faults.visit(faults::BEFORE_WRITE).map_err(|reason| self.finish(reason))?;
         let batch = encode(&store.db, set)?;
-        match store.db.write_opt(batch, &options::commit()) {
+        match store.db.write_opt(batch, &options::commit(!self.faults.skips_sync())) {
             Ok(()) => {}
             // With `no_slowdown` these two come before anything reaches the WAL (storage.md section 8).
             Err(error) if matches!(error.kind(), ErrorKind::Incomplete | ErrorKind::Busy) => return Err(EngineError::Refused(error.into_string())),

@@ -36,10 +36,17 @@ fn copy(from: &Path) -> tempfile::TempDir {
         for entry in std::fs::read_dir(from).unwrap() {
             let entry = entry.unwrap();
             let to = to.join(entry.file_name());
-            if entry.file_type().unwrap().is_dir() {
+            if entry.file_name().to_string_lossy().starts_with(durable::FILE) {
+                continue;
+            }
+            if entry.path().is_dir() {
                 all(&entry.path(), &to);
-            } else if !entry.file_name().to_string_lossy().starts_with(durable::FILE) {
-                std::fs::copy(entry.path(), to).unwrap();
+                continue;
+            }
+            match std::fs::copy(entry.path(), to) {
+                // The engine lives: it may have renamed or dropped a file since it was listed.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
             }
         }
     }
