@@ -172,7 +172,8 @@ fn http2() -> Vec<u8> {
     };
     let text = |text: &str| [&[text.len() as u8][..], text.as_bytes()].concat();
     let path = [&[0x04][..], &text("/tidelog.v1.Broker/Append")].concat();
-    let headers = [&[0x83, 0x86][..], &path, &[0x01], &text("localhost"), &[0x0f, 0x10], &text("application/grpc"), &[0x00], &text("te"), &text("trailers")].concat();
+    let headers =
+        [&[0x83, 0x86][..], &path, &[0x01], &text("localhost"), &[0x0f, 0x10], &text("application/grpc"), &[0x00], &text("te"), &text("trailers")].concat();
     let message = b"\x12\x06orders\x7a\x05\x7a\x03\x0a\x011";
     let data = [&[0][..], &(message.len() as u32).to_be_bytes(), message].concat();
     [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[]), frame(1, 4, 1, &headers), frame(0, 1, 1, &data)].concat()

@@ -98,7 +98,15 @@ fn nest(dice: &mut Dice, base: &[u8]) -> Vec<u8> {
 
 /// A number becomes another, a word takes the place of another or comes between.
 pub fn words(dice: &mut Dice, base: &[u8], other: &[u8]) -> Vec<u8> {
-    let class = |b: &u8| if b.is_ascii_digit() { 1 } else if b.is_ascii_alphanumeric() || *b == b'_' { 2 } else { 0 };
+    let class = |b: &u8| {
+        if b.is_ascii_digit() {
+            1
+        } else if b.is_ascii_alphanumeric() || *b == b'_' {
+            2
+        } else {
+            0
+        }
+    };
     let mut ends = 0;
     let runs: Vec<_> = base
         .chunk_by(|a, b| class(a) == class(b))

@@ -13,8 +13,14 @@ use crate::gauge::{Bound, Gauge};
 use crate::mutate::Shape;
 use crate::promises::{events, refused, same, taken, told};
 
-pub const APPENDED: Target =
-    Target { name: "appended_events", shape: Shape::Proto, bound: Bound::USUAL, seeds: || some_events().iter().map(|e| e.encoded().to_vec()).collect(), check: appended, cases: 30_000 };
+pub const APPENDED: Target = Target {
+    name: "appended_events",
+    shape: Shape::Proto,
+    bound: Bound::USUAL,
+    seeds: || some_events().iter().map(|e| e.encoded().to_vec()).collect(),
+    check: appended,
+    cases: 30_000,
+};
 
 pub const RECEIVED: Target = Target {
     name: "received_batch",
@@ -41,10 +47,20 @@ fn some_events() -> Vec<Events> {
         list.iter().for_each(|event| builder.push(event).expect("a good event"));
         builder.finish().expect("good events")
     };
-    let json = EventRef { data: br#"{"total": 12, "at": [1,2.5e3,null]}"#, kind: "order.created", key: "o-1", headers: vec![("trace", "a1"), ("b", "")], ..EventRef::default() };
+    let json = EventRef {
+        data: br#"{"total": 12, "at": [1,2.5e3,null]}"#,
+        kind: "order.created",
+        key: "o-1",
+        headers: vec![("trace", "a1"), ("b", "")],
+        ..EventRef::default()
+    };
     let text = EventRef { data: "naïve \n\u{1f30a}".as_bytes(), encoding: Encoding::Utf8, ..EventRef::default() };
     let binary = EventRef { data: &[0, 255, 10], encoding: Encoding::Binary, key: "k", ..EventRef::default() };
-    vec![all(std::slice::from_ref(&json)), all(&[text.clone()]), all(&[binary.clone(), json, text, EventRef { data: b"", encoding: Encoding::Binary, ..EventRef::default() }])]
+    vec![
+        all(std::slice::from_ref(&json)),
+        all(&[text.clone()]),
+        all(&[binary.clone(), json, text, EventRef { data: b"", encoding: Encoding::Binary, ..EventRef::default() }]),
+    ]
 }
 
 pub fn some_batches() -> Vec<Batch> {

@@ -12,7 +12,8 @@ use crate::gauge::{Bound, Gauge};
 use crate::mutate::Shape;
 use crate::promises::{heard, refused, said, same, taken, told, variant};
 
-pub const CLIENT_JSON: Target = Target { name: "client_json", shape: Shape::Json, bound: Bound::USUAL, seeds: || golden("→"), check: client_json, cases: 25_000 };
+pub const CLIENT_JSON: Target =
+    Target { name: "client_json", shape: Shape::Json, bound: Bound::USUAL, seeds: || golden("→"), check: client_json, cases: 25_000 };
 
 pub const CLIENT_PROTO: Target =
     Target { name: "client_proto", shape: Shape::Proto, bound: Bound::USUAL, seeds: client_messages, check: client_proto, cases: 40_000 };
@@ -20,7 +21,8 @@ pub const CLIENT_PROTO: Target =
 /// A client trusts its broker with more: an event of a few bytes becomes a batch of its own.
 const OF_SERVERS: Bound = Bound { per_byte: 160, ..Bound::USUAL };
 
-pub const SERVER_JSON: Target = Target { name: "server_json", shape: Shape::Json, bound: OF_SERVERS, seeds: || golden("←"), check: server_json, cases: 25_000 };
+pub const SERVER_JSON: Target =
+    Target { name: "server_json", shape: Shape::Json, bound: OF_SERVERS, seeds: || golden("←"), check: server_json, cases: 25_000 };
 
 pub const SERVER_PROTO: Target =
     Target { name: "server_proto", shape: Shape::Proto, bound: OF_SERVERS, seeds: server_messages, check: server_proto, cases: 40_000 };
@@ -145,7 +147,9 @@ pub fn as_message(value: &Value) -> Option<Vec<u8>> {
     let need = |name: &str| number(name)?;
     let frame = match o.get("t")?.as_str()? {
         "ack" => Frame::Ack(v1::Ack { sub: need("sub")?, offset: need("offset")?, level: 0 }),
-        "credit" => Frame::Credit(v1::AddCredit { sub: need("sub")?, events: number("events").unwrap_or(Some(0))?, bytes: number("bytes").unwrap_or(Some(0))? }),
+        "credit" => {
+            Frame::Credit(v1::AddCredit { sub: need("sub")?, events: number("events").unwrap_or(Some(0))?, bytes: number("bytes").unwrap_or(Some(0))? })
+        }
         "unsubscribe" => Frame::Unsubscribe(v1::Unsubscribe { sub: need("sub")? }),
         "resume" => Frame::Resume(v1::Resume {
             req: need("req")?,
@@ -175,10 +179,7 @@ pub fn as_message(value: &Value) -> Option<Vec<u8>> {
             stream_id: number("stream_id").map_or(Some(None), |n| n.map(Some))?,
             ..v1::Subscribe::default()
         }),
-        "auth" => Frame::Auth(v1::Auth {
-            key: text("key").map_or(Some(None), |t| t.map(Some))?,
-            ticket: text("ticket").map_or(Some(None), |t| t.map(Some))?,
-        }),
+        "auth" => Frame::Auth(v1::Auth { key: text("key").map_or(Some(None), |t| t.map(Some))?, ticket: text("ticket").map_or(Some(None), |t| t.map(Some))? }),
         _ => return None,
     };
     Some(v1::ClientFrame { frame: Some(frame) }.encode_to_vec())

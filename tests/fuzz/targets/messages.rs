@@ -10,7 +10,8 @@ use crate::mutate::Shape;
 use crate::promises::{refused, taken};
 
 /// A list may have [`tidelog::types::limits::LIST_ENTRIES`] of two bytes each.
-pub const MESSAGES: Target = Target { name: "grpc_messages", shape: Shape::Bytes, bound: Bound { base: 128 * 1024, ..Bound::USUAL }, seeds, check, cases: 40_000 };
+pub const MESSAGES: Target =
+    Target { name: "grpc_messages", shape: Shape::Bytes, bound: Bound { base: 128 * 1024, ..Bound::USUAL }, seeds, check, cases: 40_000 };
 
 type Read = fn(&[u8], &mut Gauge) -> Result<Result<(), Error>, String>;
 
@@ -29,9 +30,31 @@ macro_rules! messages {
 }
 
 const ALL: &[(&str, Read)] = messages![
-    AckRequest, PullRequest, ReadRequest, CreateStreamRequest, GetStreamRequest, ListStreamsRequest, TrimStreamRequest, CloseStreamRequest, DeleteStreamRequest,
-    CreateSubscriptionRequest, GetSubscriptionRequest, ListSubscriptionsRequest, DeleteSubscriptionRequest, SeekSubscriptionRequest, GetProducerRequest,
-    ListProducersRequest, DeleteProducerRequest, GetOperationRequest, WaitOperationRequest, Subscribe, OpenProducer, Resume, Ack, AddCredit, Auth
+    AckRequest,
+    PullRequest,
+    ReadRequest,
+    CreateStreamRequest,
+    GetStreamRequest,
+    ListStreamsRequest,
+    TrimStreamRequest,
+    CloseStreamRequest,
+    DeleteStreamRequest,
+    CreateSubscriptionRequest,
+    GetSubscriptionRequest,
+    ListSubscriptionsRequest,
+    DeleteSubscriptionRequest,
+    SeekSubscriptionRequest,
+    GetProducerRequest,
+    ListProducersRequest,
+    DeleteProducerRequest,
+    GetOperationRequest,
+    WaitOperationRequest,
+    Subscribe,
+    OpenProducer,
+    Resume,
+    Ack,
+    AddCredit,
+    Auth
 ];
 
 fn seeds() -> Vec<Vec<u8>> {
@@ -40,10 +63,18 @@ fn seeds() -> Vec<Vec<u8>> {
     for (at, (name, _)) in ALL.iter().enumerate() {
         let body = match *name {
             "AckRequest" => {
-                v1::AckRequest { stream: "orders".into(), subscription: "billing".into(), epoch: Some(6), ack_token: None, offset: Some(41), level: 1 }.encode_to_vec()
+                v1::AckRequest { stream: "orders".into(), subscription: "billing".into(), epoch: Some(6), ack_token: None, offset: Some(41), level: 1 }
+                    .encode_to_vec()
             }
             "PullRequest" => {
-                let m = v1::PullRequest { stream: "orders".into(), subscription: "billing".into(), from: Some(place(0)), max_events: 9, wait_s: 1, ..Default::default() };
+                let m = v1::PullRequest {
+                    stream: "orders".into(),
+                    subscription: "billing".into(),
+                    from: Some(place(0)),
+                    max_events: 9,
+                    wait_s: 1,
+                    ..Default::default()
+                };
                 m.encode_to_vec()
             }
             "ReadRequest" => {

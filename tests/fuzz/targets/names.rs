@@ -12,10 +12,21 @@ use crate::promises::{refused, taken};
 pub const NAMES: Target = Target { name: "names", shape: Shape::Text, bound: Bound::USUAL, seeds, check, cases: 40_000 };
 
 fn seeds() -> Vec<Vec<u8>> {
-    ["orders", "A.b_c-9", "cursor:orders:billing", "order-7/try~1", "2026-01-26T10:00:00.123456Z", "2026-01-26T10:00:00+01:00", "-1", "41", "fenced", "session_fenced"]
-        .iter()
-        .map(|text| text.as_bytes().to_vec())
-        .collect()
+    [
+        "orders",
+        "A.b_c-9",
+        "cursor:orders:billing",
+        "order-7/try~1",
+        "2026-01-26T10:00:00.123456Z",
+        "2026-01-26T10:00:00+01:00",
+        "-1",
+        "41",
+        "fenced",
+        "session_fenced",
+    ]
+    .iter()
+    .map(|text| text.as_bytes().to_vec())
+    .collect()
 }
 
 fn check(input: &[u8], gauge: &mut Gauge) -> Verdict {

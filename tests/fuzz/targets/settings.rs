@@ -10,8 +10,14 @@ use crate::mutate::Shape;
 use crate::promises::told;
 
 /// TOML and clap keep much about little, and this is read once in the life of a process.
-pub const SETTINGS: Target =
-    Target { name: "settings", shape: Shape::Text, bound: Bound { base: 1 << 20, per_byte: 400, time: std::time::Duration::from_millis(150) }, seeds, check, cases: 3_000 };
+pub const SETTINGS: Target = Target {
+    name: "settings",
+    shape: Shape::Text,
+    bound: Bound { base: 1 << 20, per_byte: 400, time: std::time::Duration::from_millis(150) },
+    seeds,
+    check,
+    cases: 3_000,
+};
 
 const BETWEEN: &[u8] = b"\n---\n";
 
@@ -44,7 +50,9 @@ fn parts(input: &[u8]) -> [&[u8]; 3] {
 
 fn check(input: &[u8], gauge: &mut Gauge) -> Verdict {
     let [file, environment, words] = parts(input);
-    let path = FOLDER.with_borrow_mut(|folder| folder.get_or_insert_with(|| tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")).path().join("t.toml"));
+    let path = FOLDER.with_borrow_mut(|folder| {
+        folder.get_or_insert_with(|| tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")).path().join("t.toml")
+    });
     std::fs::write(&path, file).map_err(|why| why.to_string())?;
     let text = String::from_utf8_lossy(environment).into_owned();
     let variables: Vec<(String, String)> = text.lines().filter_map(|line| line.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
@@ -83,7 +91,8 @@ fn check(input: &[u8], gauge: &mut Gauge) -> Verdict {
 /// `TIDELOG_<SECTION>__<KEY>` of a section and key that exist. A section as a whole is a table.
 fn is_known(name: &str) -> bool {
     let all = serde_json::to_value(tidelog::server::config::Raw::default()).expect("settings have a JSON form");
-    let path: Vec<String> = name.trim_start_matches("TIDELOG_").to_ascii_lowercase().split("__").flat_map(|part| part.split('.').map(str::to_owned).collect::<Vec<_>>()).collect();
+    let path: Vec<String> =
+        name.trim_start_matches("TIDELOG_").to_ascii_lowercase().split("__").flat_map(|part| part.split('.').map(str::to_owned).collect::<Vec<_>>()).collect();
     let hidden = ["server.listen", "server.data", "server.socket", "storage.free_min_bytes", "storage.ballast_bytes"];
     let mut at = &all;
     for part in &path {

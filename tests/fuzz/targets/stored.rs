@@ -12,12 +12,25 @@ use crate::mutate::Shape;
 use crate::promises::{taken, told};
 
 pub const KEYS: Target = Target { name: "keys", shape: Shape::Bytes, bound: Bound::USUAL, seeds: key_seeds, check: keys, cases: 40_000 };
-pub const ROWS: Target = Target { name: "rows", shape: Shape::Proto, bound: Bound { per_byte: 160, ..Bound::USUAL }, seeds: row_seeds, check: a_row, cases: 25_000 };
+pub const ROWS: Target =
+    Target { name: "rows", shape: Shape::Proto, bound: Bound { per_byte: 160, ..Bound::USUAL }, seeds: row_seeds, check: a_row, cases: 25_000 };
 /// A block is read as a whole, and a bad one is looked through at each byte.
-pub const WAL: Target =
-    Target { name: "wal", shape: Shape::Bytes, bound: Bound { base: 128 * 1024, per_byte: 0, time: std::time::Duration::from_millis(400) }, seeds: wal_seeds, check: wal, cases: 500 };
-pub const SIDE_FILE: Target =
-    Target { name: "side_file", shape: Shape::Bytes, bound: Bound::USUAL, seeds: || [0, 1, 1 << 40, u64::MAX].iter().map(|n| seams::side_file(*n).to_vec()).collect(), check: side_file, cases: 20_000 };
+pub const WAL: Target = Target {
+    name: "wal",
+    shape: Shape::Bytes,
+    bound: Bound { base: 128 * 1024, per_byte: 0, time: std::time::Duration::from_millis(400) },
+    seeds: wal_seeds,
+    check: wal,
+    cases: 500,
+};
+pub const SIDE_FILE: Target = Target {
+    name: "side_file",
+    shape: Shape::Bytes,
+    bound: Bound::USUAL,
+    seeds: || [0, 1, 1 << 40, u64::MAX].iter().map(|n| seams::side_file(*n).to_vec()).collect(),
+    check: side_file,
+    cases: 20_000,
+};
 
 fn producer(scope: u64, user: u64, id: &str) -> ProducerKey {
     ProducerKey { scope, user, id: ProducerId::parse(id).expect("an id") }
@@ -26,10 +39,11 @@ fn producer(scope: u64, user: u64, id: &str) -> ProducerKey {
 fn key_seeds() -> Vec<Vec<u8>> {
     let row = IdempotencyRow { stream: StreamId(7), user: 1, hash: u128::MAX / 3 };
     let p = producer(7, 0, "p1");
-    let mut all: Vec<Vec<u8>> = [Key::Producer(&p), Key::Receipt(&p, 3), Key::Idempotency(&row), Key::Cursor(StreamId(7), SubscriptionId(2)), Key::StreamName("orders")]
-        .iter()
-        .map(|key| key.encode().bytes)
-        .collect();
+    let mut all: Vec<Vec<u8>> =
+        [Key::Producer(&p), Key::Receipt(&p, 3), Key::Idempotency(&row), Key::Cursor(StreamId(7), SubscriptionId(2)), Key::StreamName("orders")]
+            .iter()
+            .map(|key| key.encode().bytes)
+            .collect();
     all.push(seams::log_key(7, 41).to_vec());
     all.push([seams::log_key(7, 41), seams::log_key(7, 42)].concat());
     all
