@@ -1,5 +1,6 @@
 //! Known inputs on disk: `corpus/<target>` to begin with, `regressions/<target>` for each that ever failed. Files hold bytes as they are,
-//! but for `*.lines`, of which each line is an input of its own.
+//! but for `*.lines`, of which each line is an input of its own, and `*.hex`, of which each line is one in hexadecimal: what reached new
+//! code in a long run, many small ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,13 +16,19 @@ pub fn read(kind: &str, target: &str) -> Vec<Vec<u8>> {
     files.sort();
     let one = |path: PathBuf| {
         let bytes = fs::read(&path).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
-        if path.extension().is_some_and(|e| e == "lines") {
-            bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
-        } else {
-            vec![bytes]
+        let lines = || bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("lines") => lines().map(<[u8]>::to_vec).collect(),
+            Some("hex") => lines().map(unhex).collect(),
+            _ => vec![bytes],
         }
     };
     files.into_iter().flat_map(one).collect()
+}
+
+fn unhex(line: &[u8]) -> Vec<u8> {
+    let digit = |b: u8| (b as char).to_digit(16).expect("a hexadecimal digit") as u8;
+    line.chunks_exact(2).map(|two| digit(two[0]) << 4 | digit(two[1])).collect()
 }
 
 /// Lines of the page of frames that the codecs are tested against (`src/wire/golden/frames.txt`): `→` or `←`.

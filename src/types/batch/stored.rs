@@ -151,9 +151,9 @@ impl Batch {
         self.value.len() + self.rendered.get().map_or(0, |r| r.bytes.len()) + 200
     }
 
-    /// The events with their offsets.
+    /// The events with their offsets: as many as the head counts, whatever follows.
     pub fn events(&self) -> impl Iterator<Item = (u64, EventRef<'_>)> {
-        (self.head.base_offset..).zip(EventIter { rest: &self.value[HEADER_BYTES..] })
+        (self.head.base_offset..).zip(EventIter { rest: &self.value[HEADER_BYTES..] }).take(self.head.count as usize)
     }
 
     /// The JSON form; `render` makes it when nobody has before.
