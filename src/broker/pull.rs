@@ -99,11 +99,7 @@ impl Broker {
                 log_epoch,
             };
             let (intent, ..) = self.open_intent(who, ask).await?;
-            // A pull creates nothing: who has to is told otherwise than who opens a session.
-            return self
-                .ask(0, intent)
-                .await
-                .map_err(|why| if why.details.contains_key("hint") { why.detail("hint", "create the subscription first") } else { why });
+            return self.ask(0, intent).await;
         };
         if log_epoch.is_some() {
             return Err(Error::bad("log_epoch", "log_epoch is checked when a session opens; a pull with an epoch goes on with one. Leave it out."));
