@@ -39,9 +39,11 @@ pub fn quote(text: &str) -> String {
     format!("\"{}{dots}\"", front.escape_debug())
 }
 
-/// A name as it may stand in the details of an error: an answer does not grow with what was sent.
+/// A name as it may stand in a sentence without quotes, or in the details of an error: an answer does not grow with what was sent, and no line
+/// of a log ends in it.
 pub fn short(text: &str) -> Cow<'_, str> {
-    clipped(text, 64)
+    let front = clipped(text, 64);
+    if front.chars().any(char::is_control) { Cow::Owned(front.replace(char::is_control, "\u{fffd}")) } else { front }
 }
 
 /// A sentence of somebody else's, who may repeat what was sent.

@@ -498,6 +498,9 @@ fn what_is_refused_is_said_back_short_however_long_it_was() {
         let said = error.message.len() + error.details["field"].as_str().unwrap().len();
         assert!(said < 500 && error.message.contains("nnnn"), "{said} bytes");
     }
+    let odd = r#"{"t":"append","req":1,"stream":"s","events":[{"data":1,"headers":{"a\r\nforged":1}}]}"#;
+    let error = json::decode_client(odd).unwrap_err().error;
+    assert_eq!(error.message, "events[0].headers.a\u{fffd}\u{fffd}forged must be a string.", "nor can it end a line");
     let error = json::decode_server(format!(r#"{{"t":"live","next_offset":"{long}"}}"#)).unwrap_err();
     assert!(error.error.message.len() < 500 && error.error.message.contains("at line 1"), "{} bytes", error.error.message.len());
 }

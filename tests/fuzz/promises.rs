@@ -118,7 +118,7 @@ pub fn heard(frame: &ServerFrame) -> String {
                     })
                     .collect::<Vec<_>>()
             };
-            format!("{sub} {stream} {} {} {:.3} {:?}", lag.events, lag.bytes, lag.seconds, slices.iter().flat_map(one).collect::<Vec<_>>())
+            format!("{sub} {stream} {} {} {:.3} {:?}", lag.events, lag.bytes, lag.seconds + 0.0, slices.iter().flat_map(one).collect::<Vec<_>>())
         }
         other => format!("{other:?}"),
     }

@@ -80,7 +80,7 @@ fn check(input: &[u8], gauge: &mut Gauge) -> Verdict {
             "good".to_owned()
         }
         // An operator's own words are said back, a line of them at most.
-        Err(why) => match told(&why.chars().take(1000).collect::<String>())? {
+        Err(why) => match told(&why.chars().take(400).collect::<String>())? {
             Heard::Refused(said) | Heard::Taken(said) => said,
         },
     };
