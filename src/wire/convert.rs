@@ -50,6 +50,12 @@ pub fn credential(key: &Option<String>, ticket: &Option<String>) -> Result<(), E
     }
 }
 
+/// A list of a commit is longer than any may be: it is refused at its first item too many, before it takes more memory.
+pub fn too_many(field: &str, limit: usize) -> Error {
+    let message = format!("{field} has more than {limit} entries, which is the limit.");
+    Error::new(Code::TxnTooLarge, message).rule("T-6").detail("field", field).detail("limit", limit as u64)
+}
+
 /// A field that is not there.
 pub fn missing(field: &str) -> Error {
     Error::bad(field, format!("{field} is missing."))

@@ -25,7 +25,7 @@ const BYTES: usize = 20;
 /// Shortest time between two writes.
 const EVERY: Duration = Duration::from_secs(1);
 
-fn encode(sequence: u64) -> [u8; BYTES] {
+pub(super) fn encode(sequence: u64) -> [u8; BYTES] {
     let mut out = [0; BYTES];
     out[..8].copy_from_slice(&MAGIC);
     out[8..16].copy_from_slice(&sequence.to_le_bytes());
@@ -34,7 +34,7 @@ fn encode(sequence: u64) -> [u8; BYTES] {
     out
 }
 
-fn decode(bytes: &[u8]) -> Option<u64> {
+pub(super) fn decode(bytes: &[u8]) -> Option<u64> {
     let bytes: &[u8; BYTES] = bytes.try_into().ok()?;
     let sequence = u64::from_le_bytes(bytes[8..16].try_into().ok()?);
     (*bytes == encode(sequence)).then_some(sequence)

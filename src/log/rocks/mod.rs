@@ -13,6 +13,8 @@ mod options;
 mod raw;
 mod reader;
 mod recovery;
+#[doc(hidden)]
+pub mod seams;
 mod space;
 #[cfg(test)]
 mod tests;

@@ -78,6 +78,11 @@ pub(super) struct Spot {
     pub(super) followed: bool,
 }
 
+/// [`scan`] in numbers: where, and whether a record begins after it.
+pub(super) fn spot(log: impl std::io::Read) -> std::io::Result<Option<(u64, bool)>> {
+    Ok(scan(log)?.map(|spot| (spot.offset, spot.followed)))
+}
+
 /// The first bad spot of a log.
 pub(super) fn scan(mut log: impl std::io::Read) -> std::io::Result<Option<Spot>> {
     let mut scanner = Scanner::default();
