@@ -11,44 +11,54 @@ use crate::types::{Code, Error, Result, limits};
 #[derive(Debug)]
 pub struct Fields<'a>(Vec<(String, &'a RawValue)>);
 
-struct Pairs<'a>(Vec<(String, &'a RawValue)>);
+/// The first fields, and the name of the one that is too many.
+struct Pairs<'a>(Vec<(String, &'a RawValue)>, Option<String>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
         struct AnyObject;
         impl<'de> Visitor<'de> for AnyObject {
-            type Value = Vec<(String, &'de RawValue)>;
+            type Value = Pairs<'de>;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a JSON object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
+                let mut pairs = Pairs(Vec::new(), None);
+                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
+                    if pairs.0.len() < limits::JSON_FIELDS {
+                        pairs.0.push((name, value));
+                    } else if pairs.1.is_none() {
+                        pairs.1 = Some(name);
+                    }
                 }
                 Ok(pairs)
             }
         }
-        from.deserialize_map(AnyObject).map(Pairs)
+        from.deserialize_map(AnyObject)
     }
 }
 
 impl<'a> Fields<'a> {
     /// # Errors
-    /// `json_parsing_failed` when it is not one JSON object within the depth limit; `bad_parameter` for a field given twice.
+    /// `json_parsing_failed` when it is not one JSON object within the depth limit; `unknown_field` when it has more fields than any may
+    /// have; `bad_parameter` for a field given twice.
     pub fn parse(body: &'a [u8]) -> Result<Self> {
         let failed = |why: String| Error::new(Code::JsonParsingFailed, why);
         let text = std::str::from_utf8(body).map_err(|e| failed(format!("The body is not UTF-8 at byte {}.", e.valid_up_to())))?;
         if deeper_than(body, limits::JSON_DEPTH) {
             return Err(failed(format!("The body nests deeper than {} levels.", limits::JSON_DEPTH)));
         }
-        let Pairs(pairs) = serde_json::from_str(text).map_err(|e| {
+        let Pairs(pairs, more) = serde_json::from_str(text).map_err(|e| {
             if text.trim().is_empty() {
                 failed("The body is empty; send a JSON object.".into())
             } else {
                 failed(format!("The body is not a JSON object: {e}.")).detail("line", e.line()).detail("column", e.column())
             }
         })?;
+        if let Some(name) = more {
+            let why = format!("More than {} fields in the body; no request has so many.", limits::JSON_FIELDS);
+            return Err(Error::new(Code::UnknownField, why).detail("field", name));
+        }
         for (i, (name, _)) in pairs.iter().enumerate() {
             if pairs[..i].iter().any(|(n, _)| n == name) {
                 return Err(Error::bad(name, format!("Field {} is given twice; give it once.", quote(name))));
@@ -200,6 +210,16 @@ mod tests {
         assert_eq!(field(Fields::parse(b"{}").unwrap().need::<u64>("a", "a number").unwrap_err()), (Code::BadParameter, "a".into()));
         assert_eq!(field(Fields::parse(br#"{"b":1}"#).unwrap().finish().unwrap_err()), (Code::UnknownField, "b".into()));
         assert_eq!(field(Fields::parse(br#"{"id":1}"#).unwrap().refuse_read_only(&["id"]).unwrap_err()), (Code::ReadOnlyField, "id".into()));
+    }
+
+    #[test]
+    fn a_body_of_half_a_million_fields_is_refused_at_the_cost_of_reading_it() {
+        let body = |n: usize| format!("{{{}}}", (0..n).map(|i| format!("\"{i}\":1")).collect::<Vec<_>>().join(","));
+        assert!(Fields::parse(body(limits::JSON_FIELDS - 1).as_bytes()).is_ok() && Fields::parse(body(limits::JSON_FIELDS).as_bytes()).is_ok());
+        for n in [limits::JSON_FIELDS + 1, 500_000] {
+            let error = Fields::parse(body(n).as_bytes()).unwrap_err();
+            assert_eq!((error.code, error.details["field"].as_str()), (Code::UnknownField, Some("32")), "{n}");
+        }
     }
 
     #[test]

@@ -11,13 +11,13 @@ use rocksdb::{DB, DBRecoveryMode, ErrorKind, Options};
 
 use super::options::{self, RocksOptions, Shared, family};
 use super::recovery::{self, Verdict};
-use super::{durable, manifest, space};
+use super::{durable, faults, manifest, space};
 use crate::log::OpenError;
 use crate::log::rows::{self, FORMAT_VERSION, Key, value};
 use crate::types::TimeUs;
 
 /// Our own lock, held before anything of the directory is looked at.
-const LOCK: &str = "LOCK.tidelog";
+pub(super) const LOCK: &str = "LOCK.tidelog";
 
 /// A directory that may be served.
 pub(super) struct Opened {
@@ -31,7 +31,9 @@ pub(super) fn open(options: &RocksOptions) -> Result<Opened, OpenError> {
     let dir = &options.dir;
     make_private(dir, true)?;
     let lock = lock(dir)?;
+    reach(faults::OPEN_LOCKED)?;
     make_private(&options.db_dir(), false)?;
+    reach(faults::OPEN_MADE)?;
     let fresh = !options.db_dir().join("CURRENT").exists();
     let recorded = durable::recorded(dir).unwrap_or(0);
     if fresh && recorded > 0 && !options.accept_loss {
@@ -47,6 +49,7 @@ pub(super) fn open(options: &RocksOptions) -> Result<Opened, OpenError> {
     }
     let shared = Shared::new(options);
     let (db, torn) = recover(options, &shared)?;
+    reach(faults::RECOVERY_OPENED)?;
     let recovered = db.latest_sequence_number();
     if recovered < recorded && !options.accept_loss {
         return Err(lost(dir, recovered, recorded));
@@ -56,6 +59,10 @@ pub(super) fn open(options: &RocksOptions) -> Result<Opened, OpenError> {
     }
     check_format(&db, dir, fresh)?;
     Ok(Opened { db, shared, lock })
+}
+
+fn reach(point: &str) -> Result<(), OpenError> {
+    faults::reach(point).map_err(OpenError::Failed)
 }
 
 /// Makes a directory that only its owner can enter. One that exists is closed to others unless it is the data directory itself, which may be
@@ -91,13 +98,13 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-fn locked(dir: &Path, holder: &str) -> OpenError {
+pub(super) fn locked(dir: &Path, holder: &str) -> OpenError {
     let who = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
     OpenError::Locked(format!("The data directory {} is in use by another broker{who}. Stop that one, or give this one a directory of its own.", dir.display()))
 }
 
 /// A newer version may have column families that this one would have to open.
-fn know_all_families(options: &RocksOptions) -> Result<(), OpenError> {
+pub(super) fn know_all_families(options: &RocksOptions) -> Result<(), OpenError> {
     // An error here comes again, with its reason, from the open itself.
     let found = DB::list_cf(&Options::default(), options.db_dir()).unwrap_or_default();
     match found.iter().find(|name| !family::ALL.contains(&name.as_str())) {
@@ -123,7 +130,9 @@ enum Loss {
 /// dropped, because nobody was told it is stored (`storage.md` section 3).
 fn recover(options: &RocksOptions, shared: &Shared) -> Result<(DB, Loss), OpenError> {
     let db_dir = options.db_dir();
+    reach(faults::RECOVERY_SCAN)?;
     let verdict = recovery::examine(&db_dir).map_err(|e| OpenError::Failed(format!("The logs in {} cannot be read: {e}.", db_dir.display())))?;
+    reach(faults::RECOVERY_SCANNED)?;
     if let Verdict::Damaged { file, offset } = &verdict {
         let what = format!("{} is damaged at byte {offset}, and so is acknowledged data there or behind", file.display());
         if !options.accept_loss {
@@ -177,11 +186,14 @@ fn recover(options: &RocksOptions, shared: &Shared) -> Result<(DB, Loss), OpenEr
 
 /// Opens up to the damaged spot of the log and forgets the rest.
 fn give_up_tail(options: &RocksOptions, shared: &Shared, why: &str) -> Result<DB, OpenError> {
+    reach(faults::RECOVERY_REPAIR)?;
     if options.accept_loss {
         recovery::defuse(&options.db_dir()).map_err(|e| OpenError::Failed(format!("The logs in {} cannot be written: {e}.", options.db_dir().display())))?;
     }
-    open_db(options, shared, DBRecoveryMode::PointInTime)
-        .map_err(|error| OpenError::Refused(advise(&options.dir, &format!("stored bytes are damaged: {why}; then: {error}"))))
+    let opened = open_db(options, shared, DBRecoveryMode::PointInTime);
+    let db = opened.map_err(|error| OpenError::Refused(advise(&options.dir, &format!("stored bytes are damaged: {why}; then: {error}"))))?;
+    reach(faults::RECOVERY_REPAIRED)?;
+    Ok(db)
 }
 
 fn open_db(options: &RocksOptions, shared: &Shared, recovery: DBRecoveryMode) -> Result<DB, rocksdb::Error> {
@@ -220,6 +232,7 @@ fn accept(db: &DB, dir: &Path) -> Result<(), String> {
         counters.log_epoch += 1;
         db.put_cf_opt(meta, &key, rows::encode(&counters), &options::commit(true)).map_err(|e| e.to_string())?;
     }
+    faults::reach(faults::LOSS_COUNTED)?;
     durable::record(dir, db.latest_sequence_number()).map_err(|e| e.to_string())
 }
 
@@ -240,9 +253,11 @@ fn check_format(db: &DB, dir: &Path, fresh: bool) -> Result<(), OpenError> {
         if !fresh && db.latest_sequence_number() > 0 {
             return Err(OpenError::Refused(advise(dir, "it has no format row, so Tidelog did not write it or the row is lost")));
         }
+        reach(faults::FORMAT_WRITE)?;
         let secret: [u8; 32] = rand::random();
         let row = value::Format { version: FORMAT_VERSION, created_us: TimeUs::now().0, secret: secret.to_vec() };
-        return db.put_cf_opt(meta, &key, rows::encode(&row), &options::commit(true)).map_err(|e| failed(&e));
+        db.put_cf_opt(meta, &key, rows::encode(&row), &options::commit(true)).map_err(|e| failed(&e))?;
+        return reach(faults::FORMAT_WRITTEN);
     };
     let row: value::Format = rows::decode(&bytes).map_err(|e| OpenError::Refused(advise(dir, &e)))?;
     if row.version > FORMAT_VERSION {

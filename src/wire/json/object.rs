@@ -9,12 +9,10 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer as _, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::types::limits::JSON_FIELDS;
 use crate::types::request::{ProducerStamp, Start};
 use crate::types::{Code, Error, ProducerId, StreamId, StreamName, SubscriptionName};
 use crate::wire::convert::{self, MAX_INTEGER};
-
-/// Most members of one object. No frame has half as many; it bounds the memory an object of nonsense takes.
-const MEMBERS: usize = 32;
 
 /// The members of an object, not yet looked at.
 pub struct Object<'a> {
@@ -155,8 +153,8 @@ impl<'a> Object<'a> {
             if fields.iter().any(|(other, _)| *other == name) {
                 return Err(Error::bad(&at, format!("{} is given twice.", crate::types::name::quote(&at))));
             }
-            if fields.len() == MEMBERS {
-                return Err(Error::new(Code::UnknownField, format!("More than {MEMBERS} fields in one object; none has so many.")).detail("field", at));
+            if fields.len() == JSON_FIELDS {
+                return Err(Error::new(Code::UnknownField, format!("More than {JSON_FIELDS} fields in one object; none has so many.")).detail("field", at));
             }
             fields.push((name, value));
             Ok(())

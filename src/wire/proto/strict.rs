@@ -5,7 +5,7 @@
 //! `Events::from_wire`, which walks them anyway.
 
 use crate::types::varint::{self, Wire};
-use crate::types::{Code, Error};
+use crate::types::{Code, Error, limits};
 use crate::wire::convert::MAX_INTEGER;
 
 struct MessageRule {
@@ -67,12 +67,22 @@ pub fn check(name: &'static str, bytes: &[u8]) -> Result<(), Error> {
 
 fn walk(rule: &MessageRule, mut bytes: &[u8]) -> Result<(), Problem> {
     let (mut seen, mut oneofs) = (0u64, 0u64);
-    let mut counts = [0u32; 16];
+    let (mut counts, mut entries) = ([0u32; 16], 0);
     while !bytes.is_empty() {
         let (number, value) = varint::take_field(&mut bytes).ok_or_else(|| Problem::bad("", format!("is not a protobuf {}", rule.name)))?;
         let Some(field) = rule.fields.iter().find(|f| f.number == number) else {
             return Err(Problem { code: Code::UnknownField, field: String::new(), text: format!("has no field {number} ({})", rule.name) });
         };
+        if field.repeated {
+            entries += 1;
+            if entries > limits::PROTO_ENTRIES {
+                return Err(Problem {
+                    code: Code::TooLarge,
+                    field: field.name.to_owned(),
+                    text: format!("and its like have more than {} entries", limits::PROTO_ENTRIES),
+                });
+            }
+        }
         let bit = 1u64 << (number & 63);
         if !field.repeated && seen & bit != 0 {
             return Err(Problem::bad(field.name, "is given twice"));
