@@ -44,7 +44,11 @@ pub(super) fn judge(dir: &Path) -> Result<Option<String>> {
 
 /// RocksDB takes a directory without CURRENT for a new one, and removes what it does not know.
 fn without_list(dir: &Path) -> Result<Option<String>> {
-    for entry in std::fs::read_dir(dir)? {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    for entry in entries {
         let name = entry?.file_name().to_string_lossy().into_owned();
         let is_data = [".sst", ".blob", ".log"].iter().any(|end| name.ends_with(end));
         if is_data || (name.starts_with("MANIFEST-") && name != FIRST) {
