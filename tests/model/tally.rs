@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use crate::law::Said;
 use crate::order::Outcome;
-use crate::support::*;
 
 thread_local! {
     static SEEN: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
