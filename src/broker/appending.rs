@@ -30,6 +30,9 @@ pub(super) fn check_commit(request: &CommitRequest) -> Result<()> {
     if request.acks.len() > limits::COMMIT_ACKS {
         return too_large("acks", request.acks.len(), limits::COMMIT_ACKS);
     }
+    if request.checks.len() > limits::COMMIT_CHECKS {
+        return too_large("checks", request.checks.len(), limits::COMMIT_CHECKS);
+    }
     let streams: HashSet<_> = request
         .acks
         .iter()

@@ -171,10 +171,11 @@ impl Session {
                 self.fetch(self.position, &bounds).await?;
             }
             if self.broker.inner.broken.is(Promise::SkipDelivery) && self.position % 4 == 3 {
-                let rest: VecDeque<_> = self.fetched.iter().filter_map(|slice| slice.after(self.position + 1)).collect();
-                // With nothing behind it, it would be fetched again for ever.
-                if !rest.is_empty() {
-                    self.fetched = rest;
+                self.fetched = self.fetched.drain(..).filter_map(|slice| slice.after(self.position + 1)).collect();
+                if self.fetched.is_empty() {
+                    // It was the last one: wait for more, behind it.
+                    self.position += 1;
+                    continue;
                 }
             }
             let first = self.fetched.front().and_then(|slice| slice.events().next()).map_or(0, |(_, event)| event.data.len() as u64);

@@ -449,6 +449,34 @@ async fn p12_an_append_whose_session_cannot_be_read_poisons_every_session_of_the
 }
 
 #[tokio::test]
+async fn p12_a_session_that_was_resumed_is_poisoned_again_by_the_next_frame_that_cannot_be_read() {
+    let bench = Bench::with_stream("s").await;
+    let mut c = bench.connect();
+    for (offset, which) in [None, Some(name("s")), None, Some(name("s"))].into_iter().enumerate() {
+        for _ in 0..3 {
+            soon(c.spoil(which.clone(), None)).await;
+        }
+        refused(send(&mut c, plain("s", &["x"])).await, Code::SessionPoisoned, "P-12");
+        answer(c.resume(resuming("s", None, None))).await.unwrap();
+        assert_eq!(send(&mut c, plain("s", &["x"])).await, stored(offset as u64, 1));
+    }
+}
+
+#[tokio::test]
+async fn p12_a_poisoned_session_that_was_forgotten_comes_back_poisoned() {
+    let bench = Bench::new().await;
+    let mut c = bench.connect();
+    refused(send(&mut c, plain("later", &["a"])).await, Code::NotFound, "");
+    bench.create("later").await;
+    for n in 0..3 * tidelog::types::limits::APPEND_SESSIONS {
+        assert!(send(&mut c, plain(&format!("none-{n}"), &["x"])).await.is_err());
+    }
+    refused(send(&mut c, plain("later", &["b"])).await, Code::SessionPoisoned, "P-12");
+    answer(c.resume(resuming("later", None, None))).await.unwrap();
+    assert_eq!(send(&mut c, plain("later", &["a"])).await, stored(0, 1));
+}
+
+#[tokio::test]
 async fn p12_opening_the_producer_again_does_not_end_the_poisoning() {
     let (_bench, mut c, epoch) = one().await;
     refused(send(&mut c, stamped("s", "p", epoch, 3, &["x"])).await, Code::ProducerSeqGap, "P-8");
