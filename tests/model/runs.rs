@@ -95,7 +95,7 @@ pub fn follow(test: &str, run: Run, cases: u32, keep: &'static str) {
         panic!("{failure}\nreplay with: SEED={seed} CASES={cases} cargo test --release --features faults --test model -- {test}");
     }
     let missing: Vec<_> = tally::EXPECTED.iter().filter(|what| !seen.contains_key(*what)).collect();
-    assert!(cases < 1000 || missing.is_empty(), "{cases} histories came never across: {missing:?}");
+    assert!(cases < 2000 || missing.is_empty(), "{cases} histories came never across: {missing:?}");
 }
 
 /// After how many histories the law sees that a promise is broken, and what it says then.
