@@ -24,6 +24,11 @@ mod handles;
 mod listen;
 pub mod telemetry;
 
+/// Checking a data directory that no broker has.
+pub mod store {
+    pub use crate::log::check::{CheckError, Counts, DAMAGES_KEPT, Damage, Part, Report, check_store};
+}
+
 pub use config::{Config, Flags, Mode, Storage};
 
 /// How long open connections may take to end once the broker stops.

@@ -7,12 +7,17 @@ pub const NAME_BYTES: usize = 200;
 /// Longest producer id. Long enough for `cursor:<stream>:<subscription>` of usual names.
 pub const PRODUCER_ID_BYTES: usize = 128;
 
+/// Largest integer that every reader of JSON can hold (`formats.md` section 3).
+pub const INTEGER_MAX: u64 = (1 << 53) - 1;
+
 /// Largest `data` of one event unless the stream says less. Bigger payloads belong in an object store.
 pub const EVENT_MAX_BYTES: usize = 1024 * 1024;
 /// Largest batch (encoded `Events` bytes) of one append, and total of one commit's appends. Four of the largest events; small enough to share a group.
 pub const BATCH_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Most events in one append: bounds the walk at the door and the count in an answer.
 pub const BATCH_MAX_EVENTS: usize = 10_000;
+/// Entries of a list in a request that has no narrower bound: two bytes may be one, which takes thirty times as much in memory.
+pub const LIST_ENTRIES: usize = 1024;
 /// Longest event `type`. It is a word, not a payload.
 pub const EVENT_TYPE_BYTES: usize = 256;
 /// Longest event `key`.
@@ -23,9 +28,6 @@ pub const EVENT_HEADERS: usize = 32;
 pub const EVENT_HEADER_BYTES: usize = 8 * 1024;
 /// Most fields of one JSON object that we read. None has half as many; each costs memory, and a look for one given twice.
 pub const JSON_FIELDS: usize = 32;
-/// Most entries in the repeated fields of one protobuf message, events aside: an append for each event of a commit, and room for its acks and
-/// checks. An entry of two bytes takes seventy when it is read.
-pub const PROTO_ENTRIES: usize = 2 * BATCH_MAX_EVENTS;
 /// Deepest JSON nesting, counted from `data` inside events. Parsers recurse.
 pub const JSON_DEPTH: usize = 32;
 
@@ -68,6 +70,10 @@ pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 /// Acks in one commit (T-6).
 pub const COMMIT_ACKS: usize = 256;
+/// Conditions in one commit: more than its streams, since one may be named twice, and not a list without end.
+pub const COMMIT_CHECKS: usize = 256;
+/// Appends in one commit: each has at least one event, and no commit has more events than this.
+pub const COMMIT_APPENDS: usize = BATCH_MAX_EVENTS;
 /// Streams in one commit (T-6).
 pub const COMMIT_STREAMS: usize = 64;
 /// Receipts kept per producer (P-14). Fixed: the slot is part of the stored key.

@@ -45,6 +45,7 @@ const STORM: &str = "attacks_are_answered_leave_nothing_behind_and_hurt_nobody";
 const QUEUE: &str = "a queue inside: its callers wait, and after ADMISSION_WAIT hear `overloaded`, whatever its size";
 const SHAPE: &str = "shapes what the broker sends; nothing that a client asks makes it more";
 const WINDOWS: &str = "each body is read at once or let go at once, which opens the window again; whoever keeps to it never sees it";
+const T6_LISTS: &str = "t6_a_commit_with_a_list_longer_than_any_may_be_is_refused_before_the_list_is_built";
 const BUFFER: &str = "a buffer inside; a client sees the message limit before it";
 
 #[allow(clippy::unnecessary_cast, reason = "not all bounds are of this type")]
@@ -64,7 +65,7 @@ const ROWS: &[Row] = &[
     asked!(EVENT_HEADER_BYTES, "WebSocket", event_header_bytes, "appended", "too_large"),
     asked!(JSON_FIELDS, "REST", fields_of_a_body, "read", "refused"),
     asked!(JSON_FIELDS, "WebSocket", fields_of_a_frame, "read", "refused"),
-    asked!(PROTO_ENTRIES, "gRPC", entries, "bad_parameter", "too_large"),
+    asked!(COMMIT_APPENDS, "gRPC", entries, "bad_parameter", "too_large"),
     asked!(JSON_DEPTH, "WebSocket", depth_of_data, "appended", "bad_parameter"),
     asked!(JSON_DEPTH, "REST", depth_of_data_over_rest, "201", "400 bad_parameter"),
     asked!(MESSAGE_MAX_BYTES, "WebSocket", frame_bytes, "json_parsing_failed", "1009 The message is over the limit."),
@@ -86,6 +87,8 @@ const ROWS: &[Row] = &[
     asked!(IDEMPOTENCY_KEY_BYTES, "REST", idempotency_key, "201", "400 bad_parameter"),
     Elsewhere("IDEMPOTENCY_WINDOW", "tests/rules/keys.rs", "p19_keys_are_forgotten_when_their_time_is_over_and_not_before"),
     asked!(COMMIT_ACKS, "WebSocket", commit_acks, "txn_part_failed", "txn_too_large"),
+    Elsewhere("COMMIT_CHECKS", "src/wire/tests.rs", T6_LISTS),
+    Elsewhere("LIST_ENTRIES", "src/wire/tests.rs", T6_LISTS),
     asked!(COMMIT_STREAMS, "WebSocket", commit_streams, "committed", "txn_too_large"),
     Elsewhere("RECEIPT_RING", "tests/rules/producers.rs", "p6_a_repeated_batch_older_than_the_receipts_is_a_duplicate_without_offsets"),
     asked!(READ_DEFAULT_EVENTS, "REST", read_by_default, "all", "1000"),

@@ -649,6 +649,17 @@ async fn p18_a_failed_condition_says_whether_the_events_are_there_already() {
 }
 
 #[tokio::test]
+async fn p18_a_failed_condition_whose_place_cannot_be_read_is_not_answered_with_a_guess() {
+    let bench = Bench::with_stream("s").await;
+    let id = bench.describe("s").await.id;
+    let attempt = expecting(plain("s", &["a"]), 0);
+    assert_eq!(bench.append(attempt.clone()).await, stored(0, 1));
+    // Of the resend the broker cannot tell any more whether it is its own success: `already_stored: false` would be a lie.
+    bench.memory.damage(id, 0);
+    refused(bench.append(attempt).await, Code::DataCorrupt, "S-6");
+}
+
+#[tokio::test]
 async fn p18_the_answer_is_computed_from_the_log_over_several_batches_and_after_a_crash() {
     let bench = Bench::with_stream("s").await;
     bench.put("s", &["a"]).await;

@@ -4,8 +4,11 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::types::name::quote;
+use crate::types::name::{quote, short};
 use crate::types::{Code, Error, Result, limits};
+
+/// Most unknown fields that an error lists.
+const LISTED: usize = 4;
 
 /// Fields that were given and not yet asked for.
 #[derive(Debug)]
@@ -52,16 +55,18 @@ impl<'a> Fields<'a> {
             if text.trim().is_empty() {
                 failed("The body is empty; send a JSON object.".into())
             } else {
-                failed(format!("The body is not a JSON object: {e}.")).detail("line", e.line()).detail("column", e.column())
+                // About another value than an object the library repeats that value.
+                let why = if e.is_data() { String::new() } else { format!(": {e}") };
+                failed(format!("The body is not a JSON object{why}.")).detail("line", e.line()).detail("column", e.column())
             }
         })?;
         if let Some(name) = more {
             let why = format!("More than {} fields in the body; no request has so many.", limits::JSON_FIELDS);
-            return Err(Error::new(Code::UnknownField, why).detail("field", name));
+            return Err(Error::new(Code::UnknownField, why).detail("field", &*short(&name)));
         }
         for (i, (name, _)) in pairs.iter().enumerate() {
             if pairs[..i].iter().any(|(n, _)| n == name) {
-                return Err(Error::bad(name, format!("Field {} is given twice; give it once.", quote(name))));
+                return Err(Error::bad(&short(name), format!("Field {} is given twice; give it once.", quote(name))));
             }
         }
         Ok(Self(pairs))
@@ -146,13 +151,15 @@ impl<'a> Fields<'a> {
     /// Nothing else may be there.
     ///
     /// # Errors
-    /// `unknown_field`, listing every offender.
+    /// `unknown_field`, listing the offenders, at most [`LISTED`] of them.
     pub fn finish(self) -> Result<()> {
-        let Some((first, _)) = self.0.first() else { return Ok(()) };
-        let all: Vec<&str> = self.0.iter().map(|(n, _)| n.as_str()).collect();
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<_> = self.0.iter().take(LISTED).map(|(n, _)| short(n)).collect();
         let errors: Vec<serde_json::Value> = all.iter().map(|n| serde_json::json!({"field": n, "problem": "unknown"})).collect();
         Err(Error::new(Code::UnknownField, format!("Unknown field {}.", all.iter().map(|n| quote(n)).collect::<Vec<_>>().join(", ")))
-            .detail("field", first.as_str())
+            .detail("field", &*all[0])
             .detail("errors", errors))
     }
 }
@@ -232,6 +239,21 @@ mod tests {
         let word = |body: &str| Fields::parse(body.as_bytes()).unwrap().take_word("w", |w| (w == "yes").then_some(true), "yes");
         assert_eq!((word(r#"{"w":"yes"}"#), word("{}")), (Ok(Some(true)), Ok(None)));
         assert!(word(r#"{"w":"no"}"#).is_err() && word(r#"{"w":true}"#).is_err());
+    }
+
+    #[test]
+    fn an_object_of_thousands_of_fields_is_refused_at_once_and_nothing_is_said_back_at_length() {
+        let many: Vec<_> = (0..200_000).map(|i| format!("\"m{i}\":0")).collect();
+        let error = Fields::parse(format!("{{{}}}", many.join(",")).as_bytes()).unwrap_err();
+        assert_eq!((error.code, error.details["field"].as_str()), (Code::UnknownField, Some("m32")));
+        let long = "n".repeat(1 << 20);
+        for body in [format!("\"{long}\""), format!("{{\"{long}\":1,\"{long}\":1}}")] {
+            let error = Fields::parse(body.as_bytes()).unwrap_err();
+            assert!(error.message.len() + error.details.values().map(|v| v.to_string().len()).sum::<usize>() < 500, "{:?}", error.code);
+        }
+        let error = Fields::parse(format!("{{\"{long}\":1,\"b\":2,\"c\":3,\"d\":4,\"e\":5}}").as_bytes()).unwrap().finish().unwrap_err();
+        assert_eq!(error.details["errors"].as_array().unwrap().len(), LISTED);
+        assert!(error.message.len() < 500);
     }
 
     #[test]
