@@ -150,7 +150,7 @@ async fn page(world: &Arc<World>, id: u64, dice: &mut Dice) {
         }
         Some(Err(error)) if error.code == Code::OffsetTrimmed && known.trimmed > from => {}
         Some(Err(error)) if error.code == Code::OffsetBeyondEnd && known.deleting => {}
-        Some(Err(error)) if !tolerable(error.code) && !(error.code == Code::NotFound && known.deleting) => {
+        Some(Err(error)) if !(tolerable(error.code) || error.code == Code::NotFound && known.deleting) => {
             extra.wrong.push(format!("a page of stream {id} from {from}: {error:?}"));
         }
         _ => {}
