@@ -58,7 +58,7 @@ fn some_events() -> Vec<Events> {
     let binary = EventRef { data: &[0, 255, 10], encoding: Encoding::Binary, key: "k", ..EventRef::default() };
     vec![
         all(std::slice::from_ref(&json)),
-        all(&[text.clone()]),
+        all(std::slice::from_ref(&text)),
         all(&[binary.clone(), json, text, EventRef { data: b"", encoding: Encoding::Binary, ..EventRef::default() }]),
     ]
 }
@@ -131,7 +131,7 @@ fn walk(batch: &Arc<Batch>) -> Result<(), String> {
         if one != other {
             return Err(format!("a slice of it has other events: {one:?} {other:?}"));
         }
-        json::events_json(&mut Vec::new(), &[slice.clone()]);
+        json::events_json(&mut Vec::new(), std::slice::from_ref(&slice));
         let _ = (slice.data_bytes(), slice.bytes_before());
     }
     Ok(())
