@@ -37,7 +37,7 @@ impl Form {
 /// See the module.
 pub enum Frames {
     WebSocket(Box<WebSocketStream<Box<dyn Io>>>, Form),
-    Connect(Connected),
+    Connect(Box<Connected>),
 }
 
 impl Frames {
@@ -57,7 +57,7 @@ impl Frames {
             Form::Connect => {
                 let mut grpc = calls(door).await?;
                 let (say, heard) = grpc.both("/tidelog.v1.Broker/Connect", Default::default()).await.ok()?;
-                Self::Connect(Connected { say: Some(say), heard })
+                Self::Connect(Box::new(Connected { say: Some(say), heard }))
             }
         };
         match frames.hear().await? {

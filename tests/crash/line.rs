@@ -126,15 +126,13 @@ impl Line {
                 return Some((line, Opened { stream_id, log_epoch, epoch, next, end: None }));
             }
         };
-        loop {
-            match line.frame().await? {
-                Frame::Opened(opened) => {
-                    line.epoch = opened.epoch;
-                    return Some((line, opened));
-                }
-                Frame::Heard(Heard::Ended { .. }) => return None,
-                Frame::Heard(other) => panic!("{carrier:?} began with {other:?}"),
+        match line.frame().await? {
+            Frame::Opened(opened) => {
+                line.epoch = opened.epoch;
+                Some((line, opened))
             }
+            Frame::Heard(Heard::Ended { .. }) => None,
+            Frame::Heard(other) => panic!("{carrier:?} began with {other:?}"),
         }
     }
 

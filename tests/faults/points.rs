@@ -303,7 +303,7 @@ fn checkpoint_role() {
     let Ok(dir) = std::env::var(CHECKPOINT) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let made = runtime.block_on(async {
-        let engine = Rocks::open(RocksOptions::new(&Path::new(&dir).join("data"))).expect("it opens");
+        let engine = Rocks::open(RocksOptions::new(Path::new(&dir).join("data"))).expect("it opens");
         let made = engine.checkpoint(&Path::new(&dir).join("copy")).await;
         engine.close().await.expect("it closes");
         made
