@@ -18,6 +18,13 @@ pub enum Failure {
     Usage(String),
     /// It did not work.
     Failed(String),
+    /// It did not work, with a code of its own (docs/cli.md).
+    Exit {
+        /// Exit code.
+        code: u8,
+        /// A sentence.
+        message: String,
+    },
     /// Who read our output has gone; nothing to say.
     BrokenPipe,
     /// Ctrl-C.
@@ -36,6 +43,7 @@ impl Failure {
             Self::BrokenPipe => 0,
             Self::Failed(_) => 1,
             Self::Usage(_) => USAGE,
+            Self::Exit { code, .. } => *code,
             Self::Interrupted => 130,
             Self::Client(error) => match error {
                 client::Error::Server { error, .. } => exit_code(error.code),
@@ -51,7 +59,7 @@ impl Failure {
     pub fn print(&self) {
         match self {
             Self::BrokenPipe | Self::Interrupted => {}
-            Self::Failed(message) | Self::Usage(message) => eprintln!("tidelog: {message}"),
+            Self::Failed(message) | Self::Usage(message) | Self::Exit { message, .. } => eprintln!("tidelog: {message}"),
             Self::Client(error @ client::Error::Server { error: body, request_id }) => {
                 eprintln!("tidelog: {}", body.message);
                 let rule = body.rule.as_ref().map(|rule| format!(", rule {rule}")).unwrap_or_default();

@@ -8,14 +8,18 @@ mod bench;
 mod connect;
 mod explain;
 mod failure;
-mod input;
+#[doc(hidden)]
+pub mod input;
 mod output;
 mod progress;
 mod publish;
 mod query;
 #[cfg(feature = "server")]
 mod serve;
+#[cfg(feature = "server")]
+mod store;
 mod subscribe;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -66,6 +70,12 @@ enum Command {
     /// Measure a running broker, and check order, loss and duplication while measuring.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Check a running broker: load it, let you kill it, and hold what everybody saw against the promises.
+    Verify(verify::Verify),
+    /// Check a data directory that no broker has.
+    #[cfg(feature = "server")]
+    #[command(subcommand)]
+    Store(store::Store),
     /// Print what an error code means.
     Explain(explain::Explain),
     /// Print completions for a shell.
@@ -73,6 +83,15 @@ enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// Does this command line parse? What clap says if not.
+///
+/// # Errors
+/// The usage error, or the text of `--help`.
+#[doc(hidden)]
+pub fn parses(arguments: impl IntoIterator<Item = String>) -> Result<(), String> {
+    Cli::try_parse_from(arguments).map(drop).map_err(|error| error.to_string())
 }
 
 /// Runs the command line of this process.
@@ -111,6 +130,8 @@ fn run(connect: Connect, command: Command) -> Outcome {
             output::Out::new().raw(&script)
         }
         Command::Explain(args) => args.run(),
+        #[cfg(feature = "server")]
+        Command::Store(command) => command.run(connect.json),
         client => {
             let runtime = tokio::runtime::Runtime::new().map_err(|e| Failure::failed(format!("No runtime could be started: {e}.")))?;
             let outcome = runtime.block_on(async {
@@ -127,7 +148,10 @@ fn run(connect: Connect, command: Command) -> Outcome {
 }
 
 async fn run_client(connect: Connect, command: Command) -> Outcome {
-    connect.log();
+    // `verify` says itself when the broker goes and comes; a line for each of its workers would hide it.
+    if connect.verbose > 0 || !matches!(command, Command::Verify(_)) {
+        connect.log();
+    }
     let client = connect.client()?;
     match command {
         Command::Pub(args) => args.run(&client, connect.json).await,
@@ -139,6 +163,7 @@ async fn run_client(connect: Connect, command: Command) -> Outcome {
         Command::Operation(command) => command.run(&client, connect.json).await,
         Command::Query(args) => args.run(&client).await,
         Command::Bench(command) => command.run(&client, connect.json).await,
+        Command::Verify(args) => args.run(&client, connect.json).await,
         _ => Ok(()),
     }
 }
@@ -197,6 +222,10 @@ mod tests {
             "tidelog bench sub --json",
             "tidelog bench e2e --rate 1000 --duration 5",
             "tidelog bench fan --subscribers 10 --rate 100 --no-progress",
+            "tidelog verify --seconds 5 --streams 2 --producers 2 --subscribers 2 --rate 500 --seed 7 --keep --json",
+            "tidelog verify --carrier rest --pause --no-progress",
+            #[cfg(feature = "server")]
+            "tidelog store check --data d --stream orders --json",
             "tidelog completion bash",
             "tidelog explain session_fenced",
             #[cfg(feature = "server")]
@@ -219,6 +248,8 @@ mod tests {
             "tidelog pub orders x --header novalue",
             "tidelog nothing",
             "tidelog pub orders x --format yaml",
+            "tidelog verify --carrier pigeon",
+            "tidelog store check",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -11,6 +11,7 @@ const PLAIN_EVERY: Duration = Duration::from_secs(5);
 pub struct Progress {
     bar: Option<ProgressBar>,
     what: &'static str,
+    unit: &'static str,
     total: Option<u64>,
     done: u64,
     since: Instant,
@@ -19,22 +20,28 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// `total`, if known, makes it a bar with an end. `quiet` shows nothing.
+    /// Counts events. `total`, if known, makes it a bar with an end. `quiet` shows nothing.
     pub fn new(what: &'static str, total: Option<u64>, quiet: bool) -> Self {
+        Self::of("events", what, total, quiet)
+    }
+
+    /// Counts something else.
+    pub fn of(unit: &'static str, what: &'static str, total: Option<u64>, quiet: bool) -> Self {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
             let (bar, style) = match total {
                 Some(total) => (ProgressBar::new(total), "{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}"),
-                None => (ProgressBar::new_spinner(), "{spinner} {msg} {human_pos} {per_sec} {elapsed}"),
+                None => (ProgressBar::new_spinner(), "{spinner} {msg} {human_pos} {prefix} {per_sec} {elapsed}"),
             };
             bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
             if let Ok(style) = ProgressStyle::with_template(style) {
                 bar.set_style(style);
             }
+            bar.set_prefix(unit);
             bar.set_message(what);
             bar
         });
         let now = Instant::now();
-        Self { bar, what, total, done: 0, since: now, said: now, quiet }
+        Self { bar, what, unit, total, done: 0, since: now, said: now, quiet }
     }
 
     /// `events` more.
@@ -46,7 +53,7 @@ impl Progress {
                 self.said = Instant::now();
                 let of = self.total.map(|t| format!(" of {}", HumanCount(t))).unwrap_or_default();
                 let rate = self.done as f64 / self.since.elapsed().as_secs_f64();
-                eprintln!("{}: {}{of} events, {rate:.0}/s", self.what, HumanCount(self.done));
+                eprintln!("{}: {}{of} {}, {rate:.0}/s", self.what, HumanCount(self.done), self.unit);
             }
             None => {}
         }

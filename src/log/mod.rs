@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::types::{Batch, StreamId};
 
+pub mod check;
 pub mod memory;
 mod open_error;
 pub mod rocks;

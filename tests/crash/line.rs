@@ -62,7 +62,7 @@ pub enum Heard {
 
 enum Wire {
     Frames(Frames),
-    Calls { grpc: Grpc, frames: Streaming<Bytes> },
+    Calls { grpc: Grpc, frames: Box<Streaming<Bytes>> },
     Sse { io: Box<dyn Io>, raw: Vec<u8>, text: Vec<u8> },
     Pull { token: Option<String> },
 }
@@ -106,7 +106,7 @@ impl Line {
                 let mut grpc = calls(door).await?;
                 let ask = v1::Subscribe { sub: 1, stream: stream.into(), subscription: Some(subscription.into()), create: true, ..Default::default() };
                 let frames = grpc.subscribe(&ask).await.map_err(|status| failure(&status)).ok()?;
-                of(Wire::Calls { grpc, frames }, 0)
+                of(Wire::Calls { grpc, frames: Box::new(frames) }, 0)
             }
             Carrier::Sse => {
                 let mut io = door.open().await?;

@@ -171,6 +171,30 @@ async fn a_refused_commit_leaves_everything_as_it_was() {
 }
 
 #[tokio::test]
+async fn p12_a_resume_whose_group_is_refused_leaves_the_session_poisoned() {
+    let bench = Bench::with_stream("s").await;
+    bench.create("t").await;
+    let (mut poisoned, mut other) = (bench.connect(), bench.connect());
+    refused(send(&mut poisoned, expecting(plain("s", &["a"]), 9)).await, Code::ConditionFailed, "P-18");
+    bench.engine.stop();
+    let first = soon(other.append(plain("t", &["x"]))).await;
+    bench.engine.waiting().await;
+    // These two become one group, behind the first.
+    let resumed = soon(poisoned.resume(resuming("s", None, None))).await;
+    let second = soon(other.append(plain("t", &["y"]))).await;
+    bench.engine.step(1).await;
+    bench.engine.waiting().await;
+    bench.engine.refuse_next(EngineError::Full("a test".into()));
+    bench.engine.go();
+    assert_eq!(soon(first).await, stored(0, 1));
+    refused(soon(resumed).await, Code::StorageFull, "");
+    refused(soon(second).await, Code::StorageFull, "");
+    // It had no effect, as it was told.
+    refused(send(&mut poisoned, plain("s", &["b"])).await, Code::SessionPoisoned, "P-12");
+    assert_eq!(bench.texts("s").await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn p12_a_refused_commit_poisons_the_sessions_whose_appends_were_in_it() {
     let bench = Bench::with_stream("s").await;
     let mut c = bench.connect();

@@ -25,7 +25,7 @@ const BYTES: usize = 20;
 /// Shortest time between two writes.
 const EVERY: Duration = Duration::from_secs(1);
 
-fn encode(sequence: u64) -> [u8; BYTES] {
+pub(super) fn encode(sequence: u64) -> [u8; BYTES] {
     let mut out = [0; BYTES];
     out[..8].copy_from_slice(&MAGIC);
     out[8..16].copy_from_slice(&sequence.to_le_bytes());
@@ -34,7 +34,7 @@ fn encode(sequence: u64) -> [u8; BYTES] {
     out
 }
 
-fn decode(bytes: &[u8]) -> Option<u64> {
+pub(super) fn decode(bytes: &[u8]) -> Option<u64> {
     let bytes: &[u8; BYTES] = bytes.try_into().ok()?;
     let sequence = u64::from_le_bytes(bytes[8..16].try_into().ok()?);
     (*bytes == encode(sequence)).then_some(sequence)
@@ -42,18 +42,18 @@ fn decode(bytes: &[u8]) -> Option<u64> {
 
 /// The recorded sequence number. A file that cannot be read is reported and counts as missing.
 pub(super) fn recorded(dir: &Path) -> Option<u64> {
-    let path = dir.join(FILE);
-    match std::fs::read(&path) {
-        Ok(bytes) => decode(&bytes).or_else(|| {
-            tracing::warn!(path = %path.display(), "the known-durable file is unreadable; this start is not checked against it (S-7)");
-            None
-        }),
-        Err(error) => {
-            if error.kind() != std::io::ErrorKind::NotFound {
-                tracing::warn!(path = %path.display(), %error, "the known-durable file cannot be read; this start is not checked against it (S-7)");
-            }
-            None
-        }
+    examine(dir).unwrap_or_else(|why| {
+        tracing::warn!(path = %dir.join(FILE).display(), "the known-durable file {why}; this start is not checked against it (S-7)");
+        None
+    })
+}
+
+/// The recorded sequence number; `None` without a file, an error with half a sentence for one that cannot be read.
+pub(super) fn examine(dir: &Path) -> Result<Option<u64>, String> {
+    match std::fs::read(dir.join(FILE)) {
+        Ok(bytes) => decode(&bytes).map(Some).ok_or_else(|| "is unreadable".to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("cannot be read ({error})")),
     }
 }
 

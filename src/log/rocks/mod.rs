@@ -3,14 +3,18 @@
 //! Each commit is one write batch and one fdatasync. After the first write or sync that failed the handle is finished (S-5): what is on disk is
 //! then only known by opening it again. RocksDB is named nowhere outside this folder.
 
+mod closed;
 mod durable;
 pub(crate) mod faults;
 mod keys;
+mod manifest;
 mod open;
 mod options;
 mod raw;
 mod reader;
 mod recovery;
+#[doc(hidden)]
+pub mod seams;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -36,7 +40,8 @@ use keys::log_key;
 use options::{Shared, family};
 use space::Space;
 
-pub use options::RocksOptions;
+pub(super) use closed::{Closed, Rows};
+pub use options::{RocksOptions, open_files};
 #[doc(hidden)]
 pub use raw::raw_write;
 

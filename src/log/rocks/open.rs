@@ -11,13 +11,13 @@ use rocksdb::{DB, DBRecoveryMode, ErrorKind, Options};
 
 use super::options::{self, RocksOptions, Shared, family};
 use super::recovery::{self, Verdict};
-use super::{durable, faults, space};
+use super::{durable, faults, manifest, space};
 use crate::log::OpenError;
 use crate::log::rows::{self, FORMAT_VERSION, Key, value};
 use crate::types::TimeUs;
 
 /// Our own lock, held before anything of the directory is looked at.
-const LOCK: &str = "LOCK.tidelog";
+pub(super) const LOCK: &str = "LOCK.tidelog";
 
 /// A directory that may be served.
 pub(super) struct Opened {
@@ -38,6 +38,11 @@ pub(super) fn open(options: &RocksOptions) -> Result<Opened, OpenError> {
     let recorded = durable::recorded(dir).unwrap_or(0);
     if fresh && recorded > 0 && !options.accept_loss {
         return Err(lost(dir, 0, recorded));
+    }
+    if let Some(what) =
+        manifest::judge(&options.db_dir()).map_err(|e| OpenError::Failed(format!("The files in {} cannot be read: {e}.", options.db_dir().display())))?
+    {
+        return Err(hopeless(dir, &what));
     }
     if !fresh {
         know_all_families(options)?;
@@ -93,13 +98,13 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-fn locked(dir: &Path, holder: &str) -> OpenError {
+pub(super) fn locked(dir: &Path, holder: &str) -> OpenError {
     let who = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
     OpenError::Locked(format!("The data directory {} is in use by another broker{who}. Stop that one, or give this one a directory of its own.", dir.display()))
 }
 
 /// A newer version may have column families that this one would have to open.
-fn know_all_families(options: &RocksOptions) -> Result<(), OpenError> {
+pub(super) fn know_all_families(options: &RocksOptions) -> Result<(), OpenError> {
     // An error here comes again, with its reason, from the open itself.
     let found = DB::list_cf(&Options::default(), options.db_dir()).unwrap_or_default();
     match found.iter().find(|name| !family::ALL.contains(&name.as_str())) {
@@ -129,14 +134,20 @@ fn recover(options: &RocksOptions, shared: &Shared) -> Result<(DB, Loss), OpenEr
     let verdict = recovery::examine(&db_dir).map_err(|e| OpenError::Failed(format!("The logs in {} cannot be read: {e}.", db_dir.display())))?;
     reach(faults::RECOVERY_SCANNED)?;
     if let Verdict::Damaged { file, offset } = &verdict {
-        let what = format!("{} is damaged at byte {offset}, and acknowledged data follows", file.display());
+        let what = format!("{} is damaged at byte {offset}, and so is acknowledged data there or behind", file.display());
         if !options.accept_loss {
             return Err(OpenError::Refused(advise(&options.dir, &what)));
         }
         tracing::error!("ACKNOWLEDGED EVENTS ARE LOST by the operator's word: {what}; everything from there on is dropped");
         return give_up_tail(options, shared, &what).map(|db| (db, Loss::Acknowledged));
     }
-    let error = match open_db(options, shared, DBRecoveryMode::TolerateCorruptedTailRecords) {
+    // A log that is not the last was whole when the next one began. The engine would take a damaged end of it for a torn write and go on with
+    // the next log, a hole; strictly, it passes over the file only if nothing in it is needed any more.
+    let mode = match verdict {
+        Verdict::TornEarlier { .. } => DBRecoveryMode::AbsoluteConsistency,
+        _ => DBRecoveryMode::TolerateCorruptedTailRecords,
+    };
+    let error = match open_db(options, shared, mode) {
         Ok(db) => {
             if let Verdict::TornTail { file, offset } = &verdict {
                 tracing::warn!(file = %file.display(), offset, "the log ended in the middle of a record: that group was never acknowledged, and is dropped");
@@ -176,6 +187,9 @@ fn recover(options: &RocksOptions, shared: &Shared) -> Result<(DB, Loss), OpenEr
 /// Opens up to the damaged spot of the log and forgets the rest.
 fn give_up_tail(options: &RocksOptions, shared: &Shared, why: &str) -> Result<DB, OpenError> {
     reach(faults::RECOVERY_REPAIR)?;
+    if options.accept_loss {
+        recovery::defuse(&options.db_dir()).map_err(|e| OpenError::Failed(format!("The logs in {} cannot be written: {e}.", options.db_dir().display())))?;
+    }
     let opened = open_db(options, shared, DBRecoveryMode::PointInTime);
     let db = opened.map_err(|error| OpenError::Refused(advise(&options.dir, &format!("stored bytes are damaged: {why}; then: {error}"))))?;
     reach(faults::RECOVERY_REPAIRED)?;
@@ -189,6 +203,15 @@ fn open_db(options: &RocksOptions, shared: &Shared, recovery: DBRecoveryMode) ->
 fn lost(dir: &Path, found: u64, recorded: u64) -> OpenError {
     let what = format!("commits up to {recorded} were acknowledged, but only those up to {found} are there (S-7): is this an old copy?");
     OpenError::Refused(advise(dir, &what))
+}
+
+/// What cannot be opened whatever loss is accepted.
+fn hopeless(dir: &Path, what: &str) -> OpenError {
+    OpenError::Refused(format!(
+        "The data directory {} is refused: {what}. Nothing can be served without it. First make a copy of the directory. Then put back the \
+         right one from a copy or checkpoint.",
+        dir.display()
+    ))
 }
 
 /// What is wrong, and the three ways out.
@@ -213,12 +236,19 @@ fn accept(db: &DB, dir: &Path) -> Result<(), String> {
     durable::record(dir, db.latest_sequence_number()).map_err(|e| e.to_string())
 }
 
-/// Writes the format row at the first start; afterwards it must be there and not newer than this version.
+/// Writes the format row at the first start; afterwards it must be there and not newer than this version. The counters must be readable, too.
 fn check_format(db: &DB, dir: &Path, fresh: bool) -> Result<(), OpenError> {
     let failed = |error: &dyn std::fmt::Display| OpenError::Failed(format!("The format of {} cannot be read or written: {error}.", dir.display()));
     let meta = db.cf_handle(family::META).ok_or_else(|| failed(&"no column family meta"))?;
+    let get = |key: &[u8]| {
+        db.get_cf(meta, key).map_err(|error| match error.kind() {
+            ErrorKind::Corruption => hopeless(dir, &format!("a row that everything rests on is damaged ({error})")),
+            _ => failed(&error),
+        })
+    };
+    get(&Key::Counters.encode().bytes)?;
     let key = Key::Format.encode().bytes;
-    let Some(bytes) = db.get_cf(meta, &key).map_err(|e| failed(&e))? else {
+    let Some(bytes) = get(&key)? else {
         // A crash at the very first start leaves an empty database.
         if !fresh && db.latest_sequence_number() > 0 {
             return Err(OpenError::Refused(advise(dir, "it has no format row, so Tidelog did not write it or the row is lost")));

@@ -166,6 +166,30 @@ async fn a_flipped_bit_in_the_head_of_any_acknowledged_record_is_refused() {
 }
 
 #[tokio::test]
+async fn a_record_whose_type_rotted_is_refused_and_never_read_for_ever() {
+    let (dir, last, _) = three(10).await;
+    // The last record, and the very first one.
+    for (at, left) in [(last + 6, vec![(0, 10), (10, 20)]), (6, vec![])] {
+        let dir = copy(dir.path());
+        let mut bytes = std::fs::read(wal(dir.path())).unwrap();
+        assert_eq!(bytes[at], 1, "a whole record");
+        bytes[at] = 5;
+        std::fs::write(wal(dir.path()), bytes).unwrap();
+        assert_eq!(refusal(dir.path()).exit_code(), 11);
+        let accepted = Rocks::open(RocksOptions { accept_loss: true, ..options(dir.path()) });
+        let engine: Arc<dyn Engine> = match accepted {
+            Ok(rocks) => Arc::new(rocks),
+            // Without its first record the directory has no format.
+            Err(error) => {
+                assert_eq!((error.exit_code(), left.len()), (11, 0), "{error}");
+                continue;
+            }
+        };
+        assert_eq!(spans(&engine, S, 0, ALL).await, left);
+    }
+}
+
+#[tokio::test]
 async fn an_operator_may_accept_the_loss_and_a_new_history_begins() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(dir.path()).unwrap();
@@ -378,6 +402,25 @@ async fn a_damaged_end_of_a_stream_is_not_mistaken_for_an_earlier_end() {
     let engine = open(dir.path()).unwrap();
     let error = engine.last(S, 0).await.unwrap_err();
     assert!(matches!(error, EngineError::Corrupt { stream: S, from: 90, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn s6_damage_of_other_streams_is_none_of_a_stream_that_lies_elsewhere() {
+    let dir = flushed(30).await;
+    let elsewhere = StreamId(S.0 + 1);
+    let engine = open(dir.path()).unwrap();
+    commit(&engine, WriteSet { appends: vec![batch(elsewhere, 0, 10, 30)], ..WriteSet::default() }).await.unwrap();
+    engine.close().await.unwrap();
+    // All of `S` is in one block, the last one of its file: looking backward from the stream behind it meets it.
+    let file = files(dir.path(), "sst").into_iter().max_by_key(|f| f.metadata().unwrap().len()).unwrap();
+    flip(&file, 100);
+    let engine = open(dir.path()).unwrap();
+    let damaged = engine.last(S, 0).await;
+    assert!(matches!(damaged, Err(EngineError::Corrupt { stream: S, .. })), "{damaged:?}");
+    assert_eq!(engine.last(elsewhere, 0).await.unwrap().map(|b| b.head.end()), Some(10));
+    assert_eq!(spans(&engine, elsewhere, 0, ALL).await, [(0, 10)]);
+    assert_eq!(spans(&engine, elsewhere, 5, ALL).await, [(0, 10)], "from the middle of a batch");
+    assert_eq!(engine.last(StreamId(S.0 + 2), 0).await.unwrap().map(|b| b.head.end()), None);
 }
 
 #[tokio::test]
