@@ -58,6 +58,10 @@ pub enum Note {
     Answered { producer: u64, incarnation: u64, seq: u64, count: u64, outcome: Outcome },
 }
 
+/// Producers from this number on never open by themselves: each of their openings is noted, and their values name the epoch they were sent
+/// with. The others use the client library, which opens again after a break.
+pub const BY_HAND: u64 = 100;
+
 /// A refusal, as it was told.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Told {

@@ -13,7 +13,7 @@ use crate::check;
 use crate::dice::{self, Dice};
 use crate::door::Door;
 use crate::frames::Form;
-use crate::history::{History, Resumed};
+use crate::history::{BY_HAND, History, Resumed};
 use crate::line::Carrier;
 use crate::load::{self, CLOSED, INPUT, SUBSCRIBERS};
 use crate::process::{self, Broker, PATIENCE};
@@ -133,7 +133,7 @@ async fn run(seed: u64, kills: usize, dir: &Path, examples: PathBuf) -> History 
         .collect();
     let pipelines: Vec<_> =
         (10..).zip(Form::ALL).map(|(who, form)| tokio::spawn(writers::pipelined(form, broken.clone(), who, dice(form.name()), since, stop()))).collect();
-    let producers: Vec<_> = [100, 101].map(|id| tokio::spawn(writers::stamped(broken.clone(), id, dice(&format!("p{id}")), stop()))).into();
+    let producers: Vec<_> = [BY_HAND, BY_HAND + 1].map(|id| tokio::spawn(writers::stamped(broken.clone(), id, dice(&format!("p{id}")), stop()))).into();
     let churns: Vec<_> = [&straight, &broken]
         .into_iter()
         .zip(0..)

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use crate::dice::Dice;
 use crate::door::Door;
 use crate::frames::Form;
-use crate::history::{Append, History, Note, Resumed, Run, Side};
+use crate::history::{Append, BY_HAND, History, Note, Resumed, Run, Side};
 use crate::line::Carrier;
 use crate::load::{self, CLOSED, INPUT};
 use crate::process::{self, Address, Broker, tidelog};
@@ -91,7 +91,7 @@ impl Small {
             .zip([Form::Json, Form::Connect])
             .map(|(who, form)| tokio::spawn(writers::pipelined(form, door.clone(), who, dice(form.name()), since, stop.clone())))
             .collect();
-        let producers = [100, 101].map(|id| tokio::spawn(writers::stamped(door.clone(), id, dice(&format!("p{id}")), stop.clone()))).into();
+        let producers = [BY_HAND, BY_HAND + 1].map(|id| tokio::spawn(writers::stamped(door.clone(), id, dice(&format!("p{id}")), stop.clone()))).into();
         let churn = tokio::spawn(side::churn(door.clone(), 0, 2, dice("side"), since, stop.clone()));
         let readers = READERS
             .map(|(name, carrier, durable)| {

@@ -103,25 +103,32 @@ pub(super) fn scan(mut log: impl std::io::Read) -> std::io::Result<Option<Spot>>
     Ok(scanner.bad)
 }
 
-/// Makes the logs in `dir` readable for RocksDB: a damaged record at which it would stay for ever gets a type that it calls damaged. Only by an
-/// operator's word, because it writes to what it judges.
-pub(super) fn defuse(dir: &Path) -> std::io::Result<()> {
+/// Damaged records in the logs of `dir` at which RocksDB would stay for ever: where their types stand.
+pub(super) fn traps(dir: &Path) -> std::io::Result<Vec<(PathBuf, u64)>> {
+    let mut traps = Vec::new();
     for path in logs(dir)? {
-        let file = File::options().read(true).write(true).open(path)?;
+        let mut log = File::open(&path)?;
         let mut scanner = Scanner::default();
         let mut block = Vec::with_capacity(BLOCK);
         let mut offset = 0;
         loop {
             block.clear();
-            if (&file).take(BLOCK as u64).read_to_end(&mut block)? == 0 {
+            if log.by_ref().take(BLOCK as u64).read_to_end(&mut block)? == 0 {
                 break;
             }
             scanner.block(offset, &block);
             offset += block.len() as u64;
         }
-        for at in scanner.traps {
-            file.write_all_at(&[NO_TYPE], at)?;
-        }
+        traps.extend(scanner.traps.into_iter().map(|at| (path.clone(), at)));
+    }
+    Ok(traps)
+}
+
+/// Gives such records a type that RocksDB calls damaged. Only by an operator's word, because it writes to what is judged here.
+pub(super) fn defuse(dir: &Path) -> std::io::Result<()> {
+    for (path, at) in traps(dir)? {
+        let file = File::options().write(true).open(path)?;
+        file.write_all_at(&[NO_TYPE], at)?;
         file.sync_data()?;
     }
     Ok(())

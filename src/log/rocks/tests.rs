@@ -406,14 +406,14 @@ async fn a_damaged_end_of_a_stream_is_not_mistaken_for_an_earlier_end() {
 
 #[tokio::test]
 async fn s6_damage_of_other_streams_is_none_of_a_stream_that_lies_elsewhere() {
-    let dir = flushed(300).await;
+    let dir = flushed(30).await;
     let elsewhere = StreamId(S.0 + 1);
     let engine = open(dir.path()).unwrap();
-    commit(&engine, WriteSet { appends: vec![batch(elsewhere, 0, 10, 300)], ..WriteSet::default() }).await.unwrap();
+    commit(&engine, WriteSet { appends: vec![batch(elsewhere, 0, 10, 30)], ..WriteSet::default() }).await.unwrap();
     engine.close().await.unwrap();
     // All of `S` is in one block, the last one of its file: looking backward from the stream behind it meets it.
     let file = files(dir.path(), "sst").into_iter().max_by_key(|f| f.metadata().unwrap().len()).unwrap();
-    flip(&file, 40);
+    flip(&file, 100);
     let engine = open(dir.path()).unwrap();
     let damaged = engine.last(S, 0).await;
     assert!(matches!(damaged, Err(EngineError::Corrupt { stream: S, .. })), "{damaged:?}");

@@ -155,7 +155,9 @@ impl<'a> Object<'a> {
                 return Err(Error::bad(&at, format!("{} is given twice.", crate::types::name::quote(&at))));
             }
             if fields.len() == JSON_FIELDS {
-                return Err(Error::new(Code::UnknownField, format!("More than {JSON_FIELDS} fields in one object; none has so many.")).detail("field", &*short(&at)));
+                return Err(
+                    Error::new(Code::UnknownField, format!("More than {JSON_FIELDS} fields in one object; none has so many.")).detail("field", &*short(&at))
+                );
             }
             fields.push((name, value));
             Ok(())

@@ -162,7 +162,7 @@ pub fn as_message(value: &Value) -> Option<Vec<u8>> {
             stream: text("stream").map_or(Some(None), |t| t.map(Some))?,
             stream_id: number("stream_id").map_or(Some(None), |n| n.map(Some))?,
             producer: text("producer")??,
-            expect: match text("expect").map_or(Some("any".to_owned()), |t| t)?.as_str() {
+            expect: match text("expect").unwrap_or(Some("any".to_owned()))?.as_str() {
                 "any" => 0,
                 "create" => 1,
                 "resume" => 2,

@@ -32,7 +32,7 @@ pub const ROUTES: Target = Target {
 
 pub fn seeds() -> Vec<Vec<u8>> {
     const JSON: &str = "Content-Type: application/json";
-    let mut all: Vec<String> = vec![
+    let all: Vec<String> = vec![
         "GET /v1/streams/s/events?after=-1&limit=10".into(),
         "GET /v1/streams/s/events?from=earliest&wait=0".into(),
         "GET /v1/streams/s/events?from=2026-01-26T10:00:00Z&limit=1".into(),
@@ -82,7 +82,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ("Admin/TrimStream", b"\x0a\x01s\x10\x01"),
         ("Admin/SeekSubscription", b"\x0a\x01s\x12\x01b\x1a\x02\x08\x01"),
     ];
-    let mut out: Vec<Vec<u8>> = all.drain(..).map(String::into_bytes).collect();
+    let mut out: Vec<Vec<u8>> = all.into_iter().map(String::into_bytes).collect();
     for (method, message) in grpc {
         let head = format!("POST /tidelog.v1.{method}\nContent-Type: application/grpc-web+proto\ngrpc-timeout: 5S\n\n");
         out.push([head.as_bytes(), &[0], &(message.len() as u32).to_be_bytes(), message].concat());
