@@ -53,6 +53,7 @@ const ROWS: &[Row] = &[
     asked!(NAME_BYTES, "REST", name, "201", "400 bad_parameter"),
     asked!(NAME_BYTES, "WebSocket", subscribe_to, "not there", "bad_parameter"),
     asked!(PRODUCER_ID_BYTES, "WebSocket", producer_id, "producer_opened", "bad_parameter"),
+    asked!(INTEGER_MAX, "WebSocket", integer, "appended", "bad_parameter"),
     asked!(EVENT_MAX_BYTES, "REST", event_over_rest, "201", "413 too_large"),
     asked!(EVENT_MAX_BYTES, "WebSocket, protobuf", event_over_proto, "appended", "too_large"),
     asked!(BATCH_MAX_BYTES, "WebSocket, protobuf", batch_bytes, "appended", "too_large"),
@@ -294,6 +295,10 @@ async fn subscribe_to(at: SocketAddr, n: usize) -> String {
 
 async fn producer_id(at: SocketAddr, n: usize) -> String {
     say(at, &json!({"t":"open_producer","req":1,"stream":"s","producer":"p".repeat(n)}).to_string()).await
+}
+
+async fn integer(at: SocketAddr, n: usize) -> String {
+    say(at, &format!("{{\"t\":\"append\",\"req\":{n},\"stream\":\"s\",\"events\":[{{\"data\":1}}]}}")).await
 }
 
 async fn event_over_rest(at: SocketAddr, n: usize) -> String {
