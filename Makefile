@@ -24,15 +24,19 @@ CARGO_FLAGS := --release $(LOCKED)
 BIN := $(CARGO_TARGET_DIR)/release/tidelog
 PART := .ci/part
 # Every test binary: tests/NAME/main.rs and tests/NAME.rs. Few, since most of them link RocksDB.
-# `faults` is apart: it needs the binary with fault points (feature `faults`), which is built after all others.
-TESTS := $(filter-out faults,$(sort $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)) $(patsubst tests/%.rs,%,$(wildcard tests/*.rs))))
+TESTS_ALL := $(sort $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)) $(patsubst tests/%.rs,%,$(wildcard tests/*.rs)))
+# Some need the build in which a test can break things (feature `faults`): it comes after all others.
+FAULTY := $(shell awk '/^\[/ { test = ($$0 == "[[test]]") } test && /^name = / { gsub(/"/, "", $$3); name = $$3 } test && /^required-features.*"faults"/ { print name }' Cargo.toml)
+TESTS := $(filter-out $(FAULTY),$(TESTS_ALL))
+# Those that `make torture` runs at length, beside FAULTY.
+TORTURED := crash disks hostile fuzz
 BENCHES := $(sort $(patsubst benches/%.rs,%,$(wildcard benches/*.rs)))
 
 # Other people's tools, pinned, outside of the checkout.
 export TIDELOG_TOOLS ?= $(HOME)/.cache/tidelog/tools
 BUF := $(TIDELOG_TOOLS)/venv/bin/buf
 
-.PHONY: help run test demo bench fmt build setup tools baseline
+.PHONY: help run test torture demo bench fmt build setup tools baseline
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,8 +58,24 @@ test: ## formatting, clippy, documentation, all tests
 	@$(PART) build cargo test $(CARGO_FLAGS) --no-run
 	@$(PART) unit cargo test $(CARGO_FLAGS) --lib --bins
 	@set -e; for name in $(TESTS); do $(PART) $$name cargo test $(CARGO_FLAGS) --test $$name; done
-	@$(PART) faults cargo test $(CARGO_FLAGS) --features faults --test faults
+	@$(PART) build-faults cargo test $(CARGO_FLAGS) --no-run --features faults $(FAULTY:%=--test %)
+	@set -e; for name in $(FAULTY); do $(PART) $$name cargo test $(CARGO_FLAGS) --features faults --test $$name; done
 	@$(PART) doc-tests cargo test $(CARGO_FLAGS) --doc
+	@$(PART) end
+
+# What `make test` does in a minute or two each, at length: hours. A first failure ends it; its seed and the command that repeats it are in the output.
+torture: export SEEDS ?= 200000
+torture: export CASES ?= 50000
+torture: export KILLS ?= 5000
+torture: export ROUNDS ?= 50
+torture: export FUZZ_SECONDS ?= 1800
+torture: ## the tests of crashes, disks, hostile clients, chance: at full length (hours; SEEDS, CASES, KILLS, ROUNDS, FUZZ_SECONDS)
+	@.ci/setup
+	@$(PART) begin
+	@$(PART) build cargo test $(CARGO_FLAGS) --no-run $(TORTURED:%=--test %)
+	@set -e; for name in $(TORTURED); do $(PART) $$name cargo test $(CARGO_FLAGS) --test $$name -- --nocapture; done
+	@$(PART) build-faults cargo test $(CARGO_FLAGS) --no-run --features faults $(FAULTY:%=--test %)
+	@set -e; for name in $(FAULTY); do $(PART) $$name cargo test $(CARGO_FLAGS) --features faults --test $$name -- --nocapture; done
 	@$(PART) end
 
 demo: setup ## push a real event history, kill everything twenty times, compare table and log byte by byte

@@ -30,6 +30,9 @@ pub(super) fn check_commit(request: &CommitRequest) -> Result<()> {
     if request.acks.len() > limits::COMMIT_ACKS {
         return too_large("acks", request.acks.len(), limits::COMMIT_ACKS);
     }
+    if request.checks.len() > limits::COMMIT_CHECKS {
+        return too_large("checks", request.checks.len(), limits::COMMIT_CHECKS);
+    }
     let streams: HashSet<_> = request
         .acks
         .iter()
@@ -109,10 +112,12 @@ impl Conditional {
     /// Adds `already_stored` to a failed condition: the same events by the same author lie at [N, N + n).
     pub(super) async fn explain<T>(self, broker: &Broker, result: Result<T>) -> Result<T> {
         match result {
-            Err(error) if error.code == Code::ConditionFailed => {
-                let stored = self.is_stored(broker).await.unwrap_or(false);
-                Err(error.rule("P-18").detail("already_stored", stored))
-            }
+            Err(error) if error.code == Code::ConditionFailed => match self.is_stored(broker).await {
+                Ok(stored) => Err(error.rule("P-18").detail("already_stored", stored)),
+                Err(gone) if gone.code == Code::NotFound => Err(error.rule("P-18").detail("already_stored", false)),
+                // A guess would be taken for "they are not mine": rather the reason why nobody can say now.
+                Err(why) => Err(why),
+            },
             other => other,
         }
     }

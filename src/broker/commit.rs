@@ -158,10 +158,12 @@ pub fn engine_failure(error: &EngineError) -> Error {
         EngineError::Full(why) => Error::new(Code::StorageFull, format!("The disk is nearly full ({why}); nothing was stored.")),
         EngineError::Failed(why) => Error::new(Code::StorageFailed, format!("The storage engine has failed: {why}.")).rule("S-5"),
         EngineError::Corrupt { stream, from, to, what } => {
-            Error::new(Code::DataCorrupt, format!("Offsets {from} to {to} of stream id {stream} are damaged on disk: {what}."))
+            // Where the end itself is damaged, nobody knows how far it goes.
+            let which = if *to == u64::MAX { format!("Offsets from {from} on") } else { format!("Offsets {from} to {to}") };
+            Error::new(Code::DataCorrupt, format!("{which} of stream id {stream} are damaged on disk: {what}."))
                 .rule("S-6")
                 .detail("from", *from)
-                .detail("to", *to)
+                .detail("to", (*to).min(crate::types::limits::INTEGER_MAX))
         }
     }
 }

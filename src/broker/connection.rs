@@ -68,15 +68,24 @@ pub(super) fn lost() -> Error {
 /// An append session, and of what stream and producer it is.
 type LastPipe = (StreamName, Option<ProducerId>, Arc<Pipe>);
 
+/// An append session as the connection knows it.
+struct Known {
+    pipe: Arc<Pipe>,
+    /// Poisoned from here, and not resumed since. To poison it again would change nothing, and the queue has no bound for that.
+    spoilt: bool,
+}
+
 /// See the module.
 pub struct Connection {
     broker: Broker,
     who: Principal,
-    pipes: HashMap<(String, Option<ProducerId>), Arc<Pipe>>,
+    pipes: HashMap<(String, Option<ProducerId>), Known>,
     /// The append session used last: a connection mostly goes on with it. Behind a box, since most connections only read.
     last_pipe: Option<Box<LastPipe>>,
     /// A frame was so broken that it may have been of any session: those that are used for the first time later are poisoned too.
     spoiled: bool,
+    /// Since then no session was resumed: another such frame changes nothing.
+    all_spoilt: bool,
     /// At so many append sessions those at rest are forgotten.
     pipes_prune_at: usize,
     outstanding: Arc<AtomicUsize>,
@@ -112,6 +121,7 @@ impl Connection {
             pipes: HashMap::new(),
             last_pipe: None,
             spoiled: false,
+            all_spoilt: false,
             pipes_prune_at: limits::APPEND_SESSIONS,
             outstanding: Arc::default(),
             pipelining: AtomicUsize::new(0),
@@ -136,14 +146,33 @@ impl Connection {
     }
 
     fn find_pipe(&mut self, stream: &StreamName, producer: Option<&ProducerId>) -> Arc<Pipe> {
-        // A session at rest that is not poisoned is like one that never was.
-        if self.pipes.len() >= self.pipes_prune_at && !self.spoiled {
-            self.pipes.retain(|_, pipe| Arc::strong_count(pipe) > 1 || pipe.poisoned.load(Ordering::Relaxed));
-            self.pipes_prune_at = limits::APPEND_SESSIONS.max(2 * self.pipes.len());
+        if self.pipes.len() >= self.pipes_prune_at {
+            self.prune();
         }
         let spoiled = self.spoiled;
-        let new = || Arc::new(Pipe { poisoned: AtomicBool::new(spoiled) });
-        self.pipes.entry((stream.folded().into_owned(), producer.cloned())).or_insert_with(new).clone()
+        let new = || Known { pipe: Arc::new(Pipe { poisoned: AtomicBool::new(spoiled) }), spoilt: spoiled };
+        self.pipes.entry((stream.folded().into_owned(), producer.cloned())).or_insert_with(new).pipe.clone()
+    }
+
+    /// Forgets sessions at rest that are like one that never was. Where that leaves many, it forgets all at rest, and from now on a session
+    /// begins poisoned: that may be one refusal too many, but never a hole (P-12).
+    fn prune(&mut self) {
+        let at_rest = |known: &Known| Arc::strong_count(&known.pipe) == 1;
+        let spoiled = self.spoiled;
+        self.pipes.retain(|_, known| !at_rest(known) || known.pipe.poisoned.load(Ordering::Relaxed) != spoiled);
+        if self.pipes.len() > limits::APPEND_SESSIONS / 2 {
+            self.spoiled = true;
+            self.pipes.retain(|_, known| !at_rest(known));
+        }
+        self.pipes_prune_at = limits::APPEND_SESSIONS.max(2 * self.pipes.len());
+    }
+
+    /// Notes that a session is poisoned from here, or goes on. What it was before.
+    fn note(&mut self, stream: &StreamName, producer: Option<&ProducerId>, spoilt: bool) -> bool {
+        match self.pipes.get_mut(&(stream.folded().into_owned(), producer.cloned())) {
+            Some(known) => std::mem::replace(&mut known.spoilt, spoilt),
+            None => false,
+        }
     }
 
     /// Will this caller come back only when it is answered? One that pipelines has nothing outstanding when a whole group answers it, and
@@ -199,13 +228,22 @@ impl Connection {
         match stream {
             Some(stream) => {
                 let pipe = self.pipe(&stream, producer.as_ref());
-                self.broker.submit(Intent::Spoil { stream, producer, pipe }, None, false);
+                if !self.note(&stream, producer.as_ref(), true) {
+                    // It takes its place also where there is no room: what follows in its session must find it.
+                    let permit = self.broker.admit(0).await.ok();
+                    self.broker.submit(Intent::Spoil { stream, producer, pipe }, permit, false);
+                }
             }
             None => {
                 self.spoiled = true;
-                for ((stream, producer), pipe) in &self.pipes {
-                    let (stream, producer) = (StreamName::stored(stream), producer.clone());
-                    self.broker.submit(Intent::Spoil { stream, producer, pipe: pipe.clone() }, None, false);
+                if std::mem::replace(&mut self.all_spoilt, true) {
+                    return;
+                }
+                for ((stream, producer), known) in &mut self.pipes {
+                    if !std::mem::replace(&mut known.spoilt, true) {
+                        let (stream, producer) = (StreamName::stored(stream), producer.clone());
+                        self.broker.submit(Intent::Spoil { stream, producer, pipe: known.pipe.clone() }, None, false);
+                    }
                 }
             }
         }
@@ -217,6 +255,8 @@ impl Connection {
             return Pending::known(Err(error));
         }
         let pipe = self.pipe(&request.stream, request.producer.as_ref());
+        self.note(&request.stream, request.producer.as_ref(), false);
+        self.all_spoilt = false;
         let ResumeRequest { stream, producer, seq } = request;
         self.submit(0, |reply| Intent::Resume { stream, producer, seq, pipe, reply }).await
     }

@@ -26,7 +26,7 @@ use super::loader;
 use super::shared::{News, Registry};
 use super::state::{Effect, Need, Sealed, State};
 use super::world::World;
-use crate::log::{Engine, EngineError, Lane, Position, Pressure, WriteSet};
+use crate::log::{Engine, EngineError, Lane, Position, Pressure, WriteSet, faults};
 use crate::types::limits;
 use crate::types::{Code, Error};
 
@@ -387,6 +387,7 @@ impl Driver {
 
     /// The group is durable: now it may be seen, and said.
     fn conclude(&mut self, news: &[News], effects: Vec<Effect>, answers: Vec<Answer>) {
+        let _ = faults::reach(faults::PUBLISH);
         self.registry.publish(news);
         for effect in effects {
             match effect {
@@ -401,7 +402,9 @@ impl Driver {
             self.take(input);
         }
         // The last first: a connection waits for its oldest request, so it is woken once, and finds the others answered.
+        let _ = faults::reach(faults::ANSWER);
         answers.into_iter().rev().for_each(|answer| answer.send(None));
+        let _ = faults::reach(faults::ANSWERED);
     }
 
     /// One engine commit; a stall is waited out, because nothing has been stored then (`storage.md` section 8).

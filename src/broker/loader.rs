@@ -65,11 +65,23 @@ pub async fn subscription_id(engine: &dyn Engine, stream: StreamId, folded: &str
 
 /// A stream as it is on disk.
 pub async fn stream(engine: &dyn Engine, id: StreamId) -> Result<Option<Stream>, EngineError> {
-    let found = engine.get(vec![Key::Stream(id).encode(), Key::Bounds(id).encode()]).await?;
-    let [Some(row), bounds] = found.as_slice() else { return Ok(None) };
-    let bounds: value::Bounds = bounds.as_deref().map_or(Ok(value::Bounds::default()), decode)?;
-    let last = engine.last(id, bounds.first_base).await?;
-    Stream::from_rows(id, decode(row)?, &bounds, last.as_deref()).map(Some).map_err(|what| damaged(format!("stream {id}: {what}")))
+    let rows = || engine.get(vec![Key::Stream(id).encode(), Key::Bounds(id).encode()]);
+    let mut found = rows().await?;
+    loop {
+        let [Some(row), bounds] = found.as_slice() else { return Ok(None) };
+        let bounds: value::Bounds = bounds.as_deref().map_or(Ok(value::Bounds::default()), decode)?;
+        let last = engine.last(id, bounds.first_base).await?;
+        if last.is_none() {
+            // A trim or deletion since the rows were read takes all batches with it and says in the rows where the stream ends: the rows
+            // from before would show an end that goes back.
+            let now = rows().await?;
+            if now != found {
+                found = now;
+                continue;
+            }
+        }
+        return Stream::from_rows(id, decode(row)?, &bounds, last.as_deref()).map(Some).map_err(|what| damaged(format!("stream {id}: {what}")));
+    }
 }
 
 /// A cursor as it is on disk.

@@ -4,7 +4,8 @@
 //! `shared` views of streams. The state machines (`state`, `producer`, `cursor`, `window`) know no socket, disk or clock.
 
 pub mod access;
-mod ack_token;
+#[doc(hidden)]
+pub mod ack_token;
 mod admin;
 mod appending;
 mod broken;

@@ -172,6 +172,11 @@ impl Session {
             }
             if self.broker.inner.broken.is(Promise::SkipDelivery) && self.position % 4 == 3 {
                 self.fetched = self.fetched.drain(..).filter_map(|slice| slice.after(self.position + 1)).collect();
+                if self.fetched.is_empty() {
+                    // It was the last one: wait for more, behind it.
+                    self.position += 1;
+                    continue;
+                }
             }
             let first = self.fetched.front().and_then(|slice| slice.events().next()).map_or(0, |(_, event)| event.data.len() as u64);
             if first > room.bytes && !any_size {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::failure::{Failure, Outcome};
 use crate::client::NewEvent;
+use crate::types::name::{clipped, quote};
 use crate::types::{Encoding, Events, EventsBuilder, limits};
 
 /// How a line becomes an event.
@@ -125,10 +126,10 @@ impl<'de> Deserialize<'de> for Headers {
 
 fn parse_event(line: &[u8]) -> Result<NewEvent, String> {
     let text = std::str::from_utf8(line).map_err(|e| format!("is not valid UTF-8 at byte {}.", e.valid_up_to()))?;
-    let object: EventObject<'_> = serde_json::from_str(text).map_err(|e| format!("is not an event object: {e}."))?;
+    let object: EventObject<'_> = serde_json::from_str(text).map_err(|e| format!("is not an event object: {}.", clipped(&e.to_string(), 200)))?;
     let as_text = || serde_json::from_str::<String>(object.data.get()).map_err(|_| "has data that is not a string, which its encoding asks for.".to_owned());
     let encoding = object.encoding.as_deref().unwrap_or("json");
-    let encoding = Encoding::parse(encoding).ok_or_else(|| format!("has encoding {encoding:?}; it is json, utf8 or base64."))?;
+    let encoding = Encoding::parse(encoding).ok_or_else(|| format!("has encoding {}; it is json, utf8 or base64.", quote(encoding)))?;
     let data = match encoding {
         Encoding::Json => object.data.get().as_bytes().to_vec(),
         Encoding::Utf8 => as_text()?.into_bytes(),

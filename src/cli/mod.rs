@@ -8,7 +8,8 @@ mod bench;
 mod connect;
 mod explain;
 mod failure;
-mod input;
+#[doc(hidden)]
+pub mod input;
 mod output;
 mod progress;
 mod publish;
@@ -82,6 +83,15 @@ enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// Does this command line parse? What clap says if not.
+///
+/// # Errors
+/// The usage error, or the text of `--help`.
+#[doc(hidden)]
+pub fn parses(arguments: impl IntoIterator<Item = String>) -> Result<(), String> {
+    Cli::try_parse_from(arguments).map(drop).map_err(|error| error.to_string())
 }
 
 /// Runs the command line of this process.

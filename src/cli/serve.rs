@@ -118,7 +118,7 @@ async fn until_signal(config: Config, say: impl FnOnce(&Server)) -> u8 {
     tracing::info!(url = server.url(), socket = %server.socket().display(), "serving");
     tokio::select! {
         reason = server.failed() => {
-            eprintln!("tidelog: the storage engine failed and the broker stops: {reason}. Start it again; see the log above.");
+            complain(format_args!("the storage engine failed and the broker stops: {reason}. Start it again; see the log above."));
             server.abandon().await;
             return ENGINE_FAILED;
         }
@@ -130,7 +130,7 @@ async fn until_signal(config: Config, say: impl FnOnce(&Server)) -> u8 {
         stopped = server.stop() => match stopped {
             Ok(()) => 0,
             Err(why) => {
-                eprintln!("tidelog: the broker stopped, but its last flush failed: {why}. What was acknowledged is in the log.");
+                complain(format_args!("the broker stopped, but its last flush failed: {why}. What was acknowledged is in the log."));
                 1
             }
         },
@@ -140,8 +140,13 @@ async fn until_signal(config: Config, say: impl FnOnce(&Server)) -> u8 {
 }
 
 fn refuse(error: &StartError) -> u8 {
-    eprintln!("tidelog: {error}");
+    complain(format_args!("{error}"));
     error.exit_code
+}
+
+/// On stderr if it can be written: it may be a file on the disk that is full, and the exit code counts more than the words.
+fn complain(what: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "tidelog: {what}");
 }
 
 /// What to type next.

@@ -46,6 +46,8 @@ pub async fn metrics(State(face): State<Face>, Anyone(who): Anyone) -> Result<Re
     }
     let mut numbers = face.broker().metrics();
     numbers.extend(face.stats().metrics());
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    numbers.push(("tidelog_tasks", "Tasks of the process: connections, calls, readers", false, tasks as f64));
     numbers.push(("tidelog_uptime_seconds", "Seconds since the start", false, face.uptime_s()));
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Numbers(numbers)));

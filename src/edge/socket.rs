@@ -8,12 +8,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::callers::Caller;
 use super::stats::Slot;
+use crate::types::limits;
 
 /// A TCP or Unix connection and its place among the counted connections, given back when it is dropped.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct Socket {
     patience: Option<Duration>,
     /// Runs while bytes wait and the peer takes none.
     blocked: Option<Pin<Box<Sleep>>>,
+    /// When bytes last waited. Not long ago, the kernel does not judge the peer.
+    full: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -33,20 +37,33 @@ enum Stream {
 }
 
 impl Socket {
-    /// A TCP connection. It fails once bytes have waited for `patience` and the peer took none.
+    /// A TCP connection. It fails once bytes have waited for `patience` and the peer took none, or the peer has vanished.
     pub fn tcp(stream: TcpStream, slot: Slot, caller: Option<Caller>, patience: Duration) -> Self {
-        Self { stream: Stream::Tcp(stream), slot, _caller: caller, patience: Some(patience), blocked: None }
+        let socket = Self { stream: Stream::Tcp(stream), slot, _caller: caller, patience: Some(patience), blocked: None, full: None };
+        socket.let_kernel_judge(true);
+        socket
     }
 
     /// A Unix connection. `patience` as above.
     pub fn unix(stream: UnixStream, slot: Slot, patience: Duration) -> Self {
-        Self { stream: Stream::Unix(stream), slot, _caller: None, patience: Some(patience), blocked: None }
+        Self { stream: Stream::Unix(stream), slot, _caller: None, patience: Some(patience), blocked: None, full: None }
     }
 
     /// For a WebSocket, whose own clock says goodbye before it lets go of a peer that takes nothing.
     pub fn watched_elsewhere(mut self) -> Self {
         (self.patience, self.blocked) = (None, None);
+        self.let_kernel_judge(false);
         self
+    }
+
+    /// Whether the kernel ends the connection when the peer acknowledges nothing for [`limits::PEER_DEAD`]. Alone it would try for a quarter of
+    /// an hour. It also counts the time for which a slow reader's window is as good as shut, though bytes go through: so a peer for which
+    /// bytes waited lately is left to `patience`.
+    fn let_kernel_judge(&self, judge: bool) {
+        if let Stream::Tcp(stream) = &self.stream {
+            // A kernel that does not know this option takes its time.
+            let _ = SockRef::from(stream).set_tcp_user_timeout(judge.then_some(limits::PEER_DEAD));
+        }
     }
 
     /// The outcome of a write, unless the peer has been blocked for too long.
@@ -54,7 +71,14 @@ impl Socket {
         let Some(patience) = self.patience else { return written };
         if written.is_ready() {
             self.blocked = None;
+            if self.full.is_some_and(|at| at.elapsed() >= limits::SOCKET_FULL_LATELY) {
+                self.full = None;
+                self.let_kernel_judge(true);
+            }
             return written;
+        }
+        if self.full.replace(Instant::now()).is_none() {
+            self.let_kernel_judge(false);
         }
         let blocked = self.blocked.get_or_insert_with(|| Box::pin(sleep(patience)));
         if blocked.as_mut().poll(cx).is_pending() {
@@ -147,6 +171,30 @@ mod tests {
         socket.write_all(&vec![0; 8 << 20]).await.unwrap();
         reader.await.unwrap();
         assert_eq!(slow(&stats), 0.0);
+    }
+
+    #[tokio::test]
+    async fn the_kernel_judges_a_peer_unless_bytes_waited_for_it_lately() {
+        let stats = Stats::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut theirs = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (ours, _) = listener.accept().await.unwrap();
+        let mut socket = Socket::tcp(ours, stats.enter(1).unwrap(), None, Duration::from_secs(3600));
+        let timeout = |socket: &Socket| match &socket.stream {
+            Stream::Tcp(stream) => SockRef::from(stream).tcp_user_timeout().unwrap(),
+            Stream::Unix(_) => None,
+        };
+        assert_eq!(timeout(&socket), Some(limits::PEER_DEAD));
+        let written = tokio::time::timeout(3 * MOMENT, socket.write_all(&vec![0; 64 << 20])).await;
+        assert!(written.is_err(), "nobody reads");
+        assert_eq!(timeout(&socket).unwrap_or_default(), Duration::ZERO, "it is slow, not gone");
+        tokio::spawn(async move { while matches!(theirs.read(&mut [0; 1 << 16]).await, Ok(n) if n > 0) {} });
+        socket.write_all(b"x").await.unwrap();
+        assert_eq!(timeout(&socket).unwrap_or_default(), Duration::ZERO, "it was slow a moment ago");
+        socket.full = Instant::now().checked_sub(limits::SOCKET_FULL_LATELY);
+        socket.write_all(b"x").await.unwrap();
+        assert_eq!(timeout(&socket), Some(limits::PEER_DEAD));
+        assert_eq!(timeout(&socket.watched_elsewhere()).unwrap_or_default(), Duration::ZERO);
     }
 
     #[tokio::test]

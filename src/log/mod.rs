@@ -22,6 +22,9 @@ mod run;
 mod conformance;
 
 pub use open_error::OpenError;
+pub(crate) use rocks::faults;
+#[cfg(feature = "faults")]
+pub use rocks::faults::POINTS as FAULT_POINTS;
 pub use rows::{IdempotencyRow, Key, ProducerKey, RowKey, Space};
 
 /// One total order of changes: one commit loop, one in-memory state.

@@ -11,6 +11,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Serialize};
 
 use crate::types::limits;
+use crate::types::name::clipped;
 
 /// Where the broker listens unless told otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:4080";
@@ -231,7 +232,12 @@ impl Config {
         Self::load_from(mode, flags, std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))))
     }
 
-    fn load_from(mode: Mode, flags: Flags, environment: impl Iterator<Item = (String, String)>) -> Result<Self, String> {
+    /// [`Config::load`] with another environment than the process's own.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    #[doc(hidden)]
+    pub fn load_from(mode: Mode, flags: Flags, environment: impl Iterator<Item = (String, String)>) -> Result<Self, String> {
         let mut sources = Figment::from(Serialized::defaults(Raw::default()));
         if let Some(file) = &flags.config {
             if !file.is_file() {
@@ -297,8 +303,11 @@ impl Config {
 struct Variable {
     name: String,
     key: String,
-    value: Value,
+    text: String,
 }
+
+/// Deepest nesting of a variable's name or value: no setting is deeper than a list in a section, and the library recurses.
+const VARIABLE_DEPTH: usize = 8;
 
 impl Variable {
     /// Variables without a section (`TIDELOG_URL`, `TIDELOG_KEY`, `TIDELOG_SOCKET`) are the client's.
@@ -308,18 +317,30 @@ impl Variable {
             return None;
         }
         let key = key.to_ascii_lowercase().replace("__", ".");
-        let Ok(value) = text.parse::<Value>();
-        Some(Self { name, key, value })
+        Some(Self { name, key, text })
+    }
+
+    fn nested(&self) -> Result<Dict, String> {
+        // The library takes an empty part for the end of the name, and would pass over the rest.
+        if self.key.split('.').any(str::is_empty) {
+            return Err("its name has an empty part; write TIDELOG_<SECTION>__<KEY>".into());
+        }
+        let brackets = self.text.bytes().filter(|b| matches!(b, b'[' | b'{')).count();
+        if brackets > VARIABLE_DEPTH || self.key.split('.').count() > VARIABLE_DEPTH {
+            return Err(format!("it nests deeper than {VARIABLE_DEPTH}"));
+        }
+        let Ok(value) = self.text.parse::<Value>();
+        Ok(figment::util::nest(&self.key, value).into_dict().unwrap_or_default())
     }
 }
 
 impl Provider for Variable {
     fn metadata(&self) -> Metadata {
-        Metadata::named(format!("environment variable {}", self.name))
+        Metadata::named(format!("environment variable {}", clipped(&self.name, 100)))
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        let nested = figment::util::nest(&self.key, self.value.clone()).into_dict().unwrap_or_default();
+        let nested = self.nested().map_err(|why| figment::Error::from(format!("{} cannot be read: {why}", clipped(&self.name, 100))))?;
         Ok(Map::from([(Profile::Default, nested)]))
     }
 }
@@ -332,7 +353,7 @@ fn said(error: &figment::Error) -> String {
         None => format!(" in {}", m.name),
     });
     let key = if key.is_empty() { String::new() } else { format!(" at `{key}`") };
-    format!("The settings{key}{from} cannot be used: {}.", error.kind)
+    format!("The settings{}{from} cannot be used: {}.", clipped(&key, 100), clipped(&error.kind.to_string(), 600))
 }
 
 /// Where data lives unless said otherwise (`decisions.md` section 5).
@@ -407,6 +428,18 @@ mod tests {
         let error = load(Flags::default(), &[("TIDELOG_STORAGE__CASH_BYTES", "2")]).unwrap_err();
         assert!(error.contains("cash_bytes") && error.contains("TIDELOG_STORAGE__CASH_BYTES"), "{error}");
         assert!(load(Flags::default(), &[("TIDELOG_STORE__CACHE_BYTES", "2")]).is_err());
+    }
+
+    #[test]
+    fn a_variable_with_an_empty_part_or_deep_nesting_refuses_to_start() {
+        for (name, text) in [("TIDELOG___STORAGE__CACHE_BYTES", "2"), ("TIDELOG_STORAGE____CACHE_BYTES", "2"), ("TIDELOG_STORAGE__", "2")] {
+            let error = load(Flags::default(), &[(name, text)]).unwrap_err();
+            assert!(error.contains(name) && error.contains("empty part"), "{error}");
+        }
+        let deep = ("TIDELOG_HTTP__HOSTS", &*"[".repeat(100_000));
+        assert!(load(Flags::default(), &[deep]).unwrap_err().contains("nests deeper"), "and does not overflow the stack");
+        let long = format!("TIDELOG_HTTP{}", "__A".repeat(50_000));
+        assert!(load(Flags::default(), &[(&long, "1")]).unwrap_err().contains("nests deeper"));
     }
 
     #[test]

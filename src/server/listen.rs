@@ -13,7 +13,7 @@ use axum::body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -52,15 +52,23 @@ pub async fn tcp(door: Door, listener: TcpListener) {
         };
         match accepted {
             Ok((stream, address)) => {
-                // Small answers must not wait for the peer's acknowledgement of the one before.
-                let _ = stream.set_nodelay(true);
-                // A kernel that does not know this option serves as well, with more memory for slow readers.
-                let _ = SockRef::from(&stream).set_tcp_notsent_lowat(limits::SOCKET_UNSENT_BYTES);
+                prepare(&stream);
                 door.admit(stream, address);
             }
             Err(error) => pause(&error).await,
         }
     }
+}
+
+/// A kernel that does not know one of these options serves as well, only less so.
+fn prepare(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    // Small answers must not wait for the peer's acknowledgement of the one before.
+    let _ = socket.set_tcp_nodelay(true);
+    // More would be memory for slow readers.
+    let _ = socket.set_tcp_notsent_lowat(limits::SOCKET_UNSENT_BYTES);
+    // A peer that vanished while nothing is on its way to it is found by a probe; otherwise by its socket.
+    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(limits::PING_EVERY).with_interval(limits::PING_EVERY / 2));
 }
 
 /// Accepts connections of the operator until told to stop, then removes the socket. They are not counted against the limit.
@@ -136,12 +144,15 @@ async fn serve(edge: Edge, socket: Socket, peer: Peer, caller: Option<Caller>, s
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
         .keep_alive_interval(limits::PING_EVERY)
-        .keep_alive_timeout(limits::PING_EVERY);
+        .keep_alive_timeout(limits::HTTP2_PONG_WAIT);
+    // No connection has a greatest age: nothing here needs calls to move to another broker, and a reader that is cut now and then to no end
+    // reads later for it. A cluster that rebalances will want one.
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
     let mut stopping = pin!(stop.cancelled());
-    // The library's own timer begins when it knows which HTTP it speaks; a peer that says nothing never gets there.
+    // The library's own timer begins when it knows which HTTP it speaks; a peer that says nothing never gets there. One that has shaken
+    // hands over HTTP/2 ahead of its first call is told to connect again (GOAWAY), which its library does by itself.
     let mut silent = pin!(tokio::time::sleep(limits::HEADER_TIMEOUT));
-    let (mut asked_to_stop, mut watched) = (false, true);
+    let (mut asked_to_stop, mut watched, mut goodbye) = (false, true, false);
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
@@ -155,9 +166,15 @@ async fn serve(edge: Edge, socket: Socket, peer: Peer, caller: Option<Caller>, s
                 connection.as_mut().graceful_shutdown();
             }
             () = silent.as_mut(), if watched => {
-                watched = false;
-                if !spoken.load(Ordering::Relaxed) {
+                // A call that came with the goodbye is answered.
+                watched = !spoken.load(Ordering::Relaxed);
+                if watched && goodbye {
                     return;
+                }
+                if watched {
+                    goodbye = true;
+                    connection.as_mut().graceful_shutdown();
+                    silent.as_mut().reset(tokio::time::Instant::now() + limits::GOODBYE);
                 }
             }
         }

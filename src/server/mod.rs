@@ -20,6 +20,7 @@ use crate::log::rocks::{Rocks, RocksOptions};
 use crate::types::{TimeUs, limits};
 
 pub mod config;
+mod handles;
 mod listen;
 pub mod telemetry;
 
@@ -72,13 +73,15 @@ impl Server {
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        // Before the engine asks how many files it may open.
+        let connections = handles::connections(config.raw.limits.connections);
         // First the doors, so that a port in use costs no recovery; nobody is let in before the broker is open.
         let listener = TcpListener::bind(&config.listen)
             .await
             .map_err(|e| StartError::failed(format!("Cannot listen on {}: {e}. Choose another address with --listen HOST:PORT.", config.listen)))?;
         let address = listener.local_addr().map_err(|e| StartError::failed(format!("The listener has no address: {e}.")))?;
         let broker = open(&config).await?;
-        match Self::serve(&config, listener, address, broker.clone()) {
+        match Self::serve(&config, connections, listener, address, broker.clone()) {
             Ok(server) => Ok(server),
             Err(error) => {
                 let _ = broker.close().await;
@@ -87,7 +90,7 @@ impl Server {
         }
     }
 
-    fn serve(config: &Config, listener: TcpListener, address: SocketAddr, broker: Broker) -> Result<Self, StartError> {
+    fn serve(config: &Config, connections: u64, listener: TcpListener, address: SocketAddr, broker: Broker) -> Result<Self, StartError> {
         let mut unix = Vec::new();
         for (index, path) in config.sockets.iter().enumerate() {
             match listen::bind_unix(path) {
@@ -116,7 +119,7 @@ impl Server {
             edge,
             stop: stop.clone(),
             tasks: tasks.clone(),
-            connections: most.connections,
+            connections,
             strangers: Callers::new(most.connections_per_address, most.connections_per_address_silent),
             undrained: config.undrained,
         };

@@ -18,7 +18,8 @@ pub fn start(settings: &RawLog) -> Result<(), String> {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written (stderr is a file on the disk that is full) is lost. Complaining about it on stderr would be a panic.
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let _ = if json { builder.json().flatten_event(true).try_init() } else { builder.with_target(false).try_init() };
     Ok(())
 }

@@ -7,12 +7,17 @@ pub const NAME_BYTES: usize = 200;
 /// Longest producer id. Long enough for `cursor:<stream>:<subscription>` of usual names.
 pub const PRODUCER_ID_BYTES: usize = 128;
 
+/// Largest integer that every reader of JSON can hold (`formats.md` section 3).
+pub const INTEGER_MAX: u64 = (1 << 53) - 1;
+
 /// Largest `data` of one event unless the stream says less. Bigger payloads belong in an object store.
 pub const EVENT_MAX_BYTES: usize = 1024 * 1024;
 /// Largest batch (encoded `Events` bytes) of one append, and total of one commit's appends. Four of the largest events; small enough to share a group.
 pub const BATCH_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Most events in one append: bounds the walk at the door and the count in an answer.
 pub const BATCH_MAX_EVENTS: usize = 10_000;
+/// Entries of a list in a request that has no narrower bound: two bytes may be one, which takes thirty times as much in memory.
+pub const LIST_ENTRIES: usize = 1024;
 /// Longest event `type`. It is a word, not a payload.
 pub const EVENT_TYPE_BYTES: usize = 256;
 /// Longest event `key`.
@@ -21,6 +26,8 @@ pub const EVENT_KEY_BYTES: usize = 4 * 1024;
 pub const EVENT_HEADERS: usize = 32;
 /// Sum of header names and values of one event.
 pub const EVENT_HEADER_BYTES: usize = 8 * 1024;
+/// Most fields of one JSON object that we read. None has half as many; each costs memory, and a look for one given twice.
+pub const JSON_FIELDS: usize = 32;
 /// Deepest JSON nesting, counted from `data` inside events. Parsers recurse.
 pub const JSON_DEPTH: usize = 32;
 
@@ -46,7 +53,8 @@ pub const FRAME_MAX_BYTES: u64 = 1024 * 1024;
 pub const IN_FLIGHT_APPENDS: usize = 64;
 /// Bytes of such appends.
 pub const IN_FLIGHT_APPEND_BYTES: usize = 16 * 1024 * 1024;
-/// Append sessions of one connection that are remembered although nothing of them is in flight or poisoned.
+/// Append sessions of one connection that are remembered although nothing of them is in flight. Beyond it they are forgotten; where many of
+/// them are poisoned, those that come back begin poisoned too (P-12).
 pub const APPEND_SESSIONS: usize = 4096;
 /// Subscriptions on one connection.
 pub const SUBSCRIPTIONS_PER_CONNECTION: usize = 256;
@@ -62,6 +70,10 @@ pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 /// Acks in one commit (T-6).
 pub const COMMIT_ACKS: usize = 256;
+/// Conditions in one commit: more than its streams, since one may be named twice, and not a list without end.
+pub const COMMIT_CHECKS: usize = 256;
+/// Appends in one commit: each has at least one event, and no commit has more events than this.
+pub const COMMIT_APPENDS: usize = BATCH_MAX_EVENTS;
 /// Streams in one commit (T-6).
 pub const COMMIT_STREAMS: usize = 64;
 /// Receipts kept per producer (P-14). Fixed: the slot is part of the stored key.
@@ -98,23 +110,34 @@ pub const HEADER_COUNT: usize = 64;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Grace before a body must bring [`BODY_MIN_RATE`].
 pub const BODY_GRACE: Duration = Duration::from_secs(10);
-/// Bytes per second a body must bring after its grace.
+/// Bytes per second a body must bring after its grace, and a WebSocket message that takes longer than [`PEER_DEAD`].
 pub const BODY_MIN_RATE: u64 = 1024;
 /// Time for a connection without a credential to send `auth`.
 pub const AUTH_DEADLINE: Duration = Duration::from_secs(5);
 /// How often an idle connection is pinged.
 pub const PING_EVERY: Duration = Duration::from_secs(20);
-/// A peer silent for this long is gone.
+/// A peer silent for this long is gone: a WebSocket that answers no ping, and any TCP connection whose peer acknowledges nothing. The kernel
+/// alone would go on for a quarter of an hour, and a reader that vanished would stay attached.
 pub const PEER_DEAD: Duration = Duration::from_secs(45);
+/// How long an answer to a ping of HTTP/2 may take. It waits behind what the kernel holds ([`SOCKET_UNSENT_BYTES`]), and a reader of 2 KiB/s,
+/// which is borne elsewhere, needs 64 s for that. A peer that vanished is found by the kernel after [`PEER_DEAD`].
+pub const HTTP2_PONG_WAIT: Duration = Duration::from_secs(75);
+/// How long a peer that is told to connect again may take to say goodbye.
+pub const GOODBYE: Duration = Duration::from_secs(2);
 /// A socket that drained nothing for this long is `slow_consumer`.
 pub const SOCKET_UNDRAINED: Duration = Duration::from_secs(30);
+/// A reader for whom bytes waited within this time is slow: what the kernel holds for it (128 KiB, and as much on its own side) may take it
+/// this long at 2 KiB/s, in windows so small that the kernel would call it gone.
+pub const SOCKET_FULL_LATELY: Duration = Duration::from_secs(120);
 /// Bytes the kernel takes for one socket beyond what is on its way. More would be memory for slow readers, and a slow reader would look like
 /// a dead one: the kernel tells us of room only when half of this is gone, so 2 KiB/s must get through to count as taking something.
 pub const SOCKET_UNSENT_BYTES: u32 = 128 * 1024;
 /// More pings than this in ten seconds close the connection (4008).
 pub const PINGS_PER_10_S: u32 = 100;
-/// Open connections in all.
+/// Open connections in all. Fewer where the process may not open so many files.
 pub const CONNECTIONS: usize = 10_000;
+/// Files that the broker opens besides sockets and tables: logs, outputs of compactions, side files, the runtime's own.
+pub const OTHER_FILES: u64 = 64;
 /// Open connections of one address that has not shown who it is. Room for an office behind one address, and no more than a fortieth of all.
 pub const CONNECTIONS_PER_ADDRESS: usize = 256;
 /// Of these, connections that have sent no request yet: a browser opens six at once.

@@ -34,9 +34,26 @@ fn check_name(what: &str, text: &str, allow_system: bool) -> Result<(), Error> {
 
 /// A text as it may stand in an error message: quoted, escaped, shortened.
 pub fn quote(text: &str) -> String {
-    let short: String = text.chars().take(64).collect();
-    let dots = if short.len() < text.len() { "…" } else { "" };
-    format!("\"{}{dots}\"", short.escape_debug())
+    let front = front(text, 64);
+    let dots = if front.len() < text.len() { "…" } else { "" };
+    format!("\"{}{dots}\"", front.escape_debug())
+}
+
+/// A name as it may stand in a sentence without quotes, or in the details of an error: an answer does not grow with what was sent, and no line
+/// of a log ends in it.
+pub fn short(text: &str) -> Cow<'_, str> {
+    let front = clipped(text, 64);
+    if front.chars().any(char::is_control) { Cow::Owned(front.replace(char::is_control, "\u{fffd}")) } else { front }
+}
+
+/// A sentence of somebody else's, who may repeat what was sent.
+pub fn clipped(text: &str, characters: usize) -> Cow<'_, str> {
+    let front = front(text, characters);
+    if front.len() < text.len() { Cow::Owned(format!("{front}…")) } else { Cow::Borrowed(text) }
+}
+
+fn front(text: &str, characters: usize) -> &str {
+    text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
 }
 
 macro_rules! name {

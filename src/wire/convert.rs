@@ -5,7 +5,7 @@ use crate::types::{Code, Error, ProducerId, StreamName, SubscriptionName, TimeUs
 
 /// Largest integer that every reader of JSON can hold (`formats.md` section 3). Both forms refuse larger ones, so that what one
 /// client sends every other client can read.
-pub const MAX_INTEGER: u64 = (1 << 53) - 1;
+pub const MAX_INTEGER: u64 = crate::types::limits::INTEGER_MAX;
 
 /// A stream's name at `field`.
 pub fn stream(field: &str, text: &str) -> Result<StreamName, Error> {
@@ -48,6 +48,12 @@ pub fn credential(key: &Option<String>, ticket: &Option<String>) -> Result<(), E
         (Some(_), None) | (None, Some(_)) => Ok(()),
         _ => Err(Error::bad("key", "auth needs exactly one of key and ticket.")),
     }
+}
+
+/// A list of a commit is longer than any may be: it is refused at its first item too many, before it takes more memory.
+pub fn too_many(field: &str, limit: usize) -> Error {
+    let message = format!("{field} has more than {limit} entries, which is the limit.");
+    Error::new(Code::TxnTooLarge, message).rule("T-6").detail("field", field).detail("limit", limit as u64)
 }
 
 /// A field that is not there.

@@ -104,6 +104,8 @@ pub(super) fn received(
     resource: Option<String>,
     mut details: Map<String, Value>,
 ) -> Error {
+    // Protobuf has no other way to say that there is none.
+    let there = |text: Option<String>| text.filter(|t| !t.is_empty());
     let known = Code::parse(code);
     if known.is_none() {
         details.insert("code".into(), code.into());
@@ -111,10 +113,10 @@ pub(super) fn received(
     Error::from(ErrorBody {
         code: known.unwrap_or(Code::Internal),
         message,
-        rule,
+        rule: there(rule),
         applied,
         retry: Retry::parse(retry).unwrap_or(Retry::Never),
-        resource,
+        resource: there(resource),
         details,
     })
 }

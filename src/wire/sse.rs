@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::error;
 use super::json::write::{self, Members};
-use super::json::{each_event_json, single_line};
+use super::json::{each_event_json, single_line, subscribed_members};
 use crate::types::reply::{GapReason, Subscribed};
 use crate::types::{Error, Slice};
 
@@ -72,13 +72,7 @@ pub fn events(out: &mut Vec<u8>, slices: &[Slice]) {
 pub fn subscribed(out: &mut Vec<u8>, reply: &Subscribed) {
     named(out, "subscribed", |out| {
         let mut o = Members::begin(out);
-        o.text("stream", reply.stream.as_str());
-        o.number("stream_id", reply.stream_id.0);
-        o.number_or_null("epoch", reply.epoch);
-        o.number("next", reply.next);
-        o.number("first_offset", reply.first_offset);
-        o.number("next_offset", reply.next_offset);
-        o.number("log_epoch", reply.log_epoch);
+        subscribed_members(&mut o, reply);
         o.end();
     });
 }

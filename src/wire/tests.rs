@@ -488,3 +488,48 @@ fn the_descriptors_hold_both_files_of_the_protocol() {
     assert!(names.contains("tidelog/v1/event.proto") && names.contains("tidelog/v1/session.proto") && names.contains("tidelog/v1/broker.proto"));
     assert!(!names.contains("tidelog/store"), "how rows are stored is not told");
 }
+
+#[test]
+fn what_is_refused_is_said_back_short_however_long_it_was() {
+    let long = "n".repeat(1 << 20);
+    let header = format!(r#"{{"t":"append","req":1,"stream":"s","events":[{{"data":1,"headers":{{"{long}":1}}}}]}}"#);
+    for text in [format!(r#"{{"t":"ping","{long}":1}}"#), format!(r#"{{"t":"ping","{long}":1,"{long}":1}}"#), header] {
+        let error = json::decode_client(&text).unwrap_err().error;
+        let said = error.message.len() + error.details["field"].as_str().unwrap().len();
+        assert!(said < 500 && error.message.contains("nnnn"), "{said} bytes");
+    }
+    let odd = r#"{"t":"append","req":1,"stream":"s","events":[{"data":1,"headers":{"a\r\nforged":1}}]}"#;
+    let error = json::decode_client(odd).unwrap_err().error;
+    assert_eq!(error.message, "events[0].headers.a\u{fffd}\u{fffd}forged must be a string.", "nor can it end a line");
+    let error = json::decode_server(format!(r#"{{"t":"live","next_offset":"{long}"}}"#)).unwrap_err();
+    assert!(error.error.message.len() < 500 && error.error.message.contains("at line 1"), "{} bytes", error.error.message.len());
+}
+
+#[test]
+fn received_events_beyond_the_last_offset_are_an_error_and_no_panic() {
+    let event = |offset: u64| format!(r#"{{"offset":{offset},"time":"2026-01-26T10:00:00Z","data":1}}"#);
+    for (offset, read) in [(u64::MAX, false), (u64::MAX - 1, false), (u64::MAX - 2, true)] {
+        let text = format!(r#"{{"t":"events","sub":1,"stream":"s","events":[{}]}}"#, event(offset));
+        assert_eq!(json::decode_server(text).is_ok(), read, "{offset}");
+    }
+}
+
+#[test]
+fn t6_a_commit_with_a_list_longer_than_any_may_be_is_refused_before_the_list_is_built() {
+    // Two bytes each, which would become sixty: 8 MiB of them half a gigabyte.
+    let lists = [(3u32, "acks", limits::COMMIT_ACKS), (4, "appends", limits::COMMIT_APPENDS), (5, "checks", limits::COMMIT_CHECKS)];
+    for (field, name, limit) in lists {
+        let mut body = vec![0x08, 0x01];
+        body.extend([(field as u8) << 3 | 2, 0].repeat(limit + 1));
+        let mut bytes = vec![0x52];
+        varint::put(&mut bytes, body.len() as u64);
+        bytes.extend(body);
+        let error = proto::decode_client(&bytes).unwrap_err().error;
+        assert_eq!((error.code, error.rule.as_deref(), error.details["field"].as_str()), (Code::TxnTooLarge, Some("T-6"), Some(name)));
+    }
+    let ack = r#"{"stream":"s","subscription":"b","epoch":1,"offset":0}"#;
+    let acks = |count: usize| json::decode_client(format!(r#"{{"t":"commit","req":1,"acks":[{}]}}"#, vec![ack; count].join(",")));
+    assert!(acks(limits::COMMIT_ACKS).is_ok());
+    let error = acks(limits::COMMIT_ACKS + 1).unwrap_err().error;
+    assert_eq!((error.code, error.rule.as_deref(), error.details["limit"].as_u64()), (Code::TxnTooLarge, Some("T-6"), Some(limits::COMMIT_ACKS as u64)));
+}

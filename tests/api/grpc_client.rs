@@ -86,21 +86,27 @@ impl Grpc {
 
     /// `window`: bytes the broker may send before they are read, per call.
     pub async fn over(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, window: u32) -> Self {
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder.initial_stream_window_size(window).initial_connection_window_size(16 * window);
-        let (requests, connection) = builder.handshake(TokioIo::new(io)).await.expect("HTTP/2 is spoken");
-        tokio::spawn(connection);
-        let origin = http::Uri::from_static("http://localhost");
-        Self(tonic::client::Grpc::with_origin(Http2(requests), origin).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20))
+        Self::try_over(io, window).await.expect("HTTP/2 is spoken")
     }
 
-    async fn ready(&mut self) {
-        self.0.ready().await.expect("the connection lives");
+    /// The same, where the other side may be gone.
+    pub async fn try_over(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, window: u32) -> Result<Self, hyper::Error> {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(window).initial_connection_window_size(16 * window);
+        let (requests, connection) = builder.handshake(TokioIo::new(io)).await?;
+        tokio::spawn(connection);
+        let origin = http::Uri::from_static("http://localhost");
+        Ok(Self(tonic::client::Grpc::with_origin(Http2(requests), origin).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20)))
+    }
+
+    /// An error without details if the connection has ended.
+    async fn ready(&mut self) -> Result<(), Status> {
+        self.0.ready().await.map_err(|error| Status::unavailable(error.to_string()))
     }
 
     /// A call with one answer, and what came with it.
     pub async fn ask(&mut self, path: &'static str, request: Request<Bytes>) -> Result<Response<Bytes>, Status> {
-        self.ready().await;
+        self.ready().await?;
         timeout(PATIENCE, self.0.unary(request, http::uri::PathAndQuery::from_static(path), Raw)).await.expect("an answer in time")
     }
 
@@ -112,7 +118,7 @@ impl Grpc {
 
     /// A call with many answers.
     pub async fn streaming(&mut self, path: &'static str, request: Request<Bytes>) -> Result<Streaming<Bytes>, Status> {
-        self.ready().await;
+        self.ready().await?;
         let answer = timeout(PATIENCE, self.0.server_streaming(request, http::uri::PathAndQuery::from_static(path), Raw)).await;
         answer.expect("an answer in time").map(Response::into_inner)
     }
@@ -131,7 +137,7 @@ impl Grpc {
         path: &'static str,
         metadata: tonic::metadata::MetadataMap,
     ) -> Result<(mpsc::UnboundedSender<Bytes>, Streaming<Bytes>), Status> {
-        self.ready().await;
+        self.ready().await?;
         let (say, said) = mpsc::unbounded_channel::<Bytes>();
         let outgoing = unfold(said, |mut said| async move { said.recv().await.map(|next| (next, said)) });
         let request = Request::from_parts(metadata, tonic::Extensions::default(), outgoing);
@@ -141,7 +147,7 @@ impl Grpc {
 
     /// As [`Grpc::both`], where `count` times the same message is all that is said.
     pub async fn both_of(&mut self, path: &'static str, count: usize, message: Vec<u8>) -> Result<Streaming<Bytes>, Status> {
-        self.ready().await;
+        self.ready().await?;
         let outgoing = futures_util::stream::iter(vec![Bytes::from(message); count]);
         let answer = timeout(PATIENCE, self.0.streaming(Request::new(outgoing), http::uri::PathAndQuery::from_static(path), Raw)).await;
         answer.expect("an answer in time").map(Response::into_inner)

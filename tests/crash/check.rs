@@ -1,10 +1,18 @@
-//! The invariants I-1 to I-16 of the rules, each as one function over a history: figures, or the first thing that is wrong.
+//! The invariants I-1 to I-19 of the rules, each as one function over a history: figures, or the first thing that is wrong.
 //!
-//! The tests below prove that each can fail: a small history that is right, and one lie for each invariant (at least).
+//! Nothing here knows of processes or sockets. `check_controls` proves that each can fail: a small history that is right, and one lie for
+//! each invariant (at least). Streams that come and go are looked at in `check_sides`, what was told and when in `check_told`.
+
+#[path = "check_controls.rs"]
+mod controls;
+#[path = "check_sides.rs"]
+mod sides;
+#[path = "check_told.rs"]
+mod told;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::history::{Append, History, Log, Note, Outcome, Table, hash, parse, value};
+use crate::history::{Append, BY_HAND, History, Log, Note, Outcome, Table, hash, parse, value};
 
 /// What was counted, or what is wrong.
 pub type Verdict = Result<String, String>;
@@ -12,7 +20,7 @@ pub type Verdict = Result<String, String>;
 /// An invariant and its function.
 pub type Invariant = (&'static str, fn(&History) -> Verdict);
 
-pub const ALL: [Invariant; 16] = [
+pub const ALL: [Invariant; 19] = [
     ("I-1  acknowledged appends are at their offsets", i1_acknowledged_appends_are_at_their_offsets),
     ("I-2  refused appends are nowhere", i2_refused_appends_are_nowhere),
     ("I-3  unknown appends are there once or not", i3_unknown_appends_are_there_once_or_not),
@@ -29,6 +37,9 @@ pub const ALL: [Invariant; 16] = [
     ("I-14 cursors only grow", i14_cursors_only_grow),
     ("I-15 fenced incarnations have no effect", i15_fenced_incarnations_have_no_effect),
     ("I-16 effects: K-1 and K-3 exact, plain repeated", i16_effects_happen_once),
+    ("I-17 each refusal is in the table, as the table says", told::i17_refusals_are_in_the_table),
+    ("I-18 a stranger learns nothing", told::i18_a_stranger_learns_nothing),
+    ("I-19 work resumes after the last fault", told::i19_work_resumes),
 ];
 
 fn at(log: &Log, offset: u64) -> Option<&str> {
@@ -76,7 +87,8 @@ fn i1_acknowledged_appends_are_at_their_offsets(history: &History) -> Verdict {
             }
         }
     }
-    Ok(format!("{events} events ({old} more without an offset)"))
+    let beside = sides::acknowledged(&history.sides)?;
+    Ok(format!("{events} events ({old} more without an offset), {beside} beside"))
 }
 
 /// An append all of whose attempts were refused is found nowhere.
@@ -99,7 +111,8 @@ fn i2_refused_appends_are_nowhere(history: &History) -> Verdict {
             batches += 1;
         }
     }
-    Ok(format!("{single} appends, {batches} batches"))
+    let beside = sides::refused(&history.sides)?;
+    Ok(format!("{single} appends, {batches} batches, {beside} beside"))
 }
 
 /// An append with unknown outcome is there once or not at all; so is every other.
@@ -108,6 +121,7 @@ fn i3_unknown_appends_are_there_once_or_not(history: &History) -> Verdict {
     if let Some((value, places)) = places.iter().find(|(_, places)| places.len() > 1) {
         return Err(format!("{value:?} is stored {} times, at {places:?}", places.len()));
     }
+    sides::stored_once(&history.sides)?;
     let unknown: Vec<bool> = history.appends.iter().filter(|a| a.outcome == Outcome::Unknown).map(|a| places.contains_key(a.value.as_str())).collect();
     let stored = unknown.iter().filter(|stored| **stored).count();
     let answered: HashSet<(u64, u64, u64)> = history.notes.iter().filter_map(settled).collect();
@@ -152,19 +166,25 @@ fn i4_one_value_per_offset(history: &History) -> Verdict {
 
 /// Offsets are dense: no overlap, no hole.
 fn i5_offsets_are_dense(history: &History) -> Verdict {
-    for (name, log) in [("input", &history.input), ("output", &history.output)] {
-        let offsets = log.events.iter().map(|e| e.offset);
-        if let Some((due, found)) = (log.first..).zip(offsets).find(|(due, found)| due != found) {
-            return Err(format!("in the {name} offset {found} came where {due} was due"));
-        }
-        if log.first + log.events.len() as u64 != log.next {
-            return Err(format!("the {name} holds {} events from {} but says it ends at {}", log.events.len(), log.first, log.next));
-        }
-    }
-    Ok(format!("{} and {} events", history.input.events.len(), history.output.events.len()))
+    dense("the input", &history.input)?;
+    dense("the output", &history.output)?;
+    let beside = sides::dense(&history.sides)?;
+    Ok(format!("{} and {} events, {beside} streams beside", history.input.events.len(), history.output.events.len()))
 }
 
-/// Per producer: sequence numbers appear in order, each at most once, without a hole.
+fn dense(name: &str, log: &Log) -> Result<(), String> {
+    let offsets = log.events.iter().map(|e| e.offset);
+    if let Some((due, found)) = (log.first..).zip(offsets).find(|(due, found)| due != found) {
+        return Err(format!("in {name} offset {found} came where {due} was due"));
+    }
+    if log.first + log.events.len() as u64 != log.next {
+        return Err(format!("{name} holds {} events from {} but says it ends at {}", log.events.len(), log.first, log.next));
+    }
+    Ok(())
+}
+
+/// Per producer: sequence numbers appear in order, each at most once, without a hole. Of appends that did not wait for each other a first part
+/// is stored (P-12): without a producer this is the only protection against holes.
 fn i6_producers_are_in_order_without_holes(history: &History) -> Verdict {
     let mut due: BTreeMap<u64, u64> = BTreeMap::new();
     for event in &history.input.events {
@@ -175,13 +195,14 @@ fn i6_producers_are_in_order_without_holes(history: &History) -> Verdict {
         }
         *due += 1;
     }
-    Ok(format!("{} producers, {} events", due.len(), due.values().sum::<u64>()))
+    let runs = told::runs_have_no_hole(&history.runs, &history.input)?;
+    Ok(format!("{} producers, {} events; {runs} runs of appends", due.len(), due.values().sum::<u64>()))
 }
 
 /// An end or event that was observed does not disappear: nothing is visible before it is durable.
 fn i7_what_was_observed_stays(history: &History) -> Verdict {
     let (mut ends, mut sights) = (0u64, 0u64);
-    for log in [&history.input, &history.output] {
+    for log in [&history.input, &history.output].into_iter().chain(history.sides.iter().filter_map(|side| side.log.as_ref())) {
         for sample in history.samples.iter().filter(|s| s.id == log.id && s.log_epoch == log.log_epoch) {
             ends += 1;
             if sample.next > log.next {
@@ -229,7 +250,8 @@ fn i8_ends_and_epochs_never_go_back(history: &History) -> Verdict {
             return Err(format!("the epoch of subscription {} went from {before} to {}", position.subscription, position.epoch));
         }
     }
-    Ok(format!("{} looks at streams, {} at cursors, {opened} openings", history.samples.len(), history.positions.len()))
+    let lives = sides::never_back(&history.sides)?;
+    Ok(format!("{} looks at streams, {} at cursors, {opened} openings, {lives} lives beside", history.samples.len(), history.positions.len()))
 }
 
 /// What happens in time, on the input stream: an append takes effect at its offset, a look at the end shows one.
@@ -380,7 +402,8 @@ fn i14_cursors_only_grow(history: &History) -> Verdict {
     Ok(format!("{looks} looks at {} cursors", last.len()))
 }
 
-/// After a producer was opened anew, nothing of an older incarnation is stored beyond the `last_seq` that the opening told.
+/// After a producer was opened anew, nothing of an older incarnation is stored beyond the `last_seq` that the opening told. After a session was
+/// opened anew, no ack of an older one that is sent then is confirmed.
 fn i15_fenced_incarnations_have_no_effect(history: &History) -> Verdict {
     let mut openings: HashMap<u64, Vec<(u64, u64)>> = HashMap::new();
     for note in &history.notes {
@@ -392,13 +415,21 @@ fn i15_fenced_incarnations_have_no_effect(history: &History) -> Verdict {
     for event in &history.input.events {
         let Some((producer, seq, incarnation)) = parse(&event.data) else { continue };
         for (epoch, stored) in openings.get(&producer).into_iter().flatten() {
-            if seq >= *stored && incarnation < *epoch {
+            if seq >= *stored && incarnation < *epoch && (producer >= BY_HAND || !taken_back(&openings[&producer], *epoch)) {
                 return Err(format!("event {seq} of producer {producer} came from epoch {incarnation}, after epoch {epoch} was opened with {stored} stored"));
             }
             late += u64::from(seq >= *stored);
         }
     }
-    Ok(format!("{} openings, {late} comparisons", openings.values().map(Vec::len).sum::<usize>()))
+    let acks = told::no_ack_of_a_fenced_session(history)?;
+    Ok(format!("{} openings, {late} comparisons; {acks}", openings.values().map(Vec::len).sum::<usize>()))
+}
+
+/// Was an epoch opened after this one that nobody noted? Then the client library did: an older self that was looking for the broker, and whose
+/// openings had lost their answers, took its successor's for one of them and went on under a newer epoch. Its values still name the first.
+fn taken_back(openings: &[(u64, u64)], epoch: u64) -> bool {
+    let last = openings.iter().map(|(epoch, _)| *epoch).max().unwrap_or_default();
+    (epoch + 1..last).any(|other| openings.iter().all(|(noted, _)| *noted != other))
 }
 
 /// Effects: K-1 tables and the K-3 output equal the log exactly; the plain consumer has everything and some of it twice.
@@ -455,194 +486,4 @@ pub fn judge(history: &History) -> Vec<String> {
         }
     }
     wrong
-}
-
-mod controls {
-    use super::*;
-    use crate::history::{Image, Position, Sample, Seen, Session, Stored};
-
-    /// A small history in which nothing is wrong.
-    fn right() -> History {
-        let data = ["u0".to_owned(), value(1, 0, 1), value(1, 1, 1), "u1".to_owned(), value(1, 2, 3), value(1, 3, 3)];
-        let rows: Vec<(u64, u64)> = data.iter().enumerate().map(|(i, d)| (i as u64, hash(d.as_bytes()))).collect();
-        let stored = |source: bool| data.iter().enumerate().map(move |(i, d)| Stored { offset: i as u64, data: d.clone(), source: source.then_some(i as u64) });
-        let log = |id, source| Log { id, log_epoch: 1, first: 0, next: 6, events: stored(source).collect() };
-        let append = |value: &str, began, ended, expected, outcome| Append { value: value.into(), began, ended, expected, outcome };
-        let sample = |began, ended, next| Sample { began, ended, stream: "a".into(), id: 7, log_epoch: 1, first: 0, next };
-        let position = |name: &str, next, epoch| Position { subscription: name.into(), next, epoch };
-        let session = |epoch, next, got: &[u64], acked: &[u64]| Session { reader: "s1", durable: true, epoch, next, got: got.into(), acked: acked.into() };
-        let answered = |incarnation, seq, outcome| Note::Answered { producer: 1, incarnation, seq, count: 2, outcome };
-        let mut repeated = rows.clone();
-        repeated.splice(3..3, rows[1..3].to_vec());
-        History {
-            input: log(7, false),
-            output: log(8, true),
-            appends: vec![
-                append("u0", 10, 20, None, Outcome::Acked { first: Some(0) }),
-                append("u-refused", 30, 40, Some(9), Outcome::Refused { code: "condition_failed".into(), next: Some(3) }),
-                append("u1", 50, 60, Some(3), Outcome::Acked { first: Some(3) }),
-                append("u-lost", 70, 80, None, Outcome::Unknown),
-            ],
-            notes: vec![
-                Note::Opened { producer: 1, epoch: 1, last_seq: None },
-                Note::Sent { producer: 1, incarnation: 1, seq: 0, count: 2 },
-                answered(1, 0, Outcome::Acked { first: Some(1) }),
-                Note::Sent { producer: 1, incarnation: 1, seq: 2, count: 2 },
-                Note::Opened { producer: 1, epoch: 3, last_seq: Some(1) },
-                answered(1, 2, Outcome::Refused { code: "producer_fenced".into(), next: None }),
-                Note::Sent { producer: 1, incarnation: 3, seq: 2, count: 2 },
-                answered(3, 2, Outcome::Acked { first: Some(4) }),
-            ],
-            seen: rows.iter().map(|(offset, hash)| Seen { reader: "rest", stream_id: 7, log_epoch: 1, offset: *offset, hash: *hash }).collect(),
-            samples: vec![sample(0, 5, 0), sample(25, 28, 3), sample(65, 90, 6)],
-            positions: vec![position("s1", 0, 1), position("s1", 2, 2)],
-            cursors: vec![position("s1", 6, 2), position("k3", 6, 1)],
-            images: vec![Image { before: 0, output: 2, after: 2 }, Image { before: 2, output: 2, after: 6 }],
-            sessions: vec![session(1, 0, &[0, 1, 2], &[1, 2]), session(2, 2, &[2, 3, 4, 5], &[4, 6])],
-            exact: vec![Table { name: "k1", rows: rows.clone() }],
-            plain: Some(Table { name: "plain", rows: repeated }),
-        }
-    }
-
-    /// The lie must be found by this invariant.
-    #[track_caller]
-    fn found(number: usize, lie: impl FnOnce(&mut History)) {
-        let mut history = right();
-        lie(&mut history);
-        let (name, invariant) = ALL[number - 1];
-        assert!(name.starts_with(&format!("I-{number} ")), "{name}");
-        assert!(invariant(&history).is_err(), "{name} believes a lie: {:?}", invariant(&history));
-    }
-
-    #[test]
-    fn a_right_history_passes_every_invariant() {
-        let history = right();
-        for (name, invariant) in ALL {
-            assert_eq!(invariant(&history).err(), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn i1_finds_an_acknowledged_append_that_is_lost_or_changed_or_elsewhere() {
-        found(1, |h| h.input.events.truncate(5));
-        found(1, |h| h.input.events[3].data = "other".into());
-        found(1, |h| h.input.events.swap(1, 2));
-        found(1, |h| h.notes.push(Note::Answered { producer: 1, incarnation: 1, seq: 90, count: 1, outcome: Outcome::Acked { first: None } }));
-    }
-
-    #[test]
-    fn i2_finds_a_refused_append_that_is_stored() {
-        found(2, |h| h.input.events[3].data = "u-refused".into());
-        found(2, |h| h.input.events[5].data = value(1, 3, 1));
-    }
-
-    #[test]
-    fn i3_finds_an_append_that_is_stored_twice_and_half_a_batch() {
-        found(3, |h| {
-            h.input.events[3].data = "u-lost".into();
-            h.input.events[4].data = "u-lost".into();
-        });
-        found(3, |h| h.notes.extend([Note::Sent { producer: 1, incarnation: 3, seq: 3, count: 2 }]));
-    }
-
-    #[test]
-    fn i4_finds_two_values_at_one_offset() {
-        found(4, |h| h.seen[2].hash ^= 1);
-        found(4, |h| h.seen.extend([0, 1].map(|hash| Seen { reader: "x", stream_id: 9, log_epoch: 1, offset: 0, hash })));
-    }
-
-    #[test]
-    fn i5_finds_a_hole_an_overlap_and_a_false_end() {
-        found(5, |h| drop(h.input.events.remove(2)));
-        found(5, |h| h.output.events[2].offset = 1);
-        found(5, |h| h.input.next = 7);
-    }
-
-    #[test]
-    fn i6_finds_a_producers_event_that_is_missing_repeated_or_out_of_order() {
-        found(6, |h| h.input.events[2].data = "u9".into());
-        found(6, |h| h.input.events[3].data = value(1, 1, 1));
-        found(6, |h| h.input.events.swap(4, 5));
-    }
-
-    #[test]
-    fn i7_finds_an_end_or_event_that_disappeared() {
-        found(7, |h| h.samples[1].next = 8);
-        found(7, |h| h.seen.push(Seen { reader: "monitor", stream_id: 7, log_epoch: 1, offset: 6, hash: 1 }));
-    }
-
-    #[test]
-    fn i8_finds_ends_and_epochs_that_go_back() {
-        found(8, |h| h.samples[2].next = 2);
-        found(8, |h| h.samples[0].first = 1);
-        found(8, |h| h.samples[2].log_epoch = 0);
-        found(8, |h| h.notes.push(Note::Opened { producer: 1, epoch: 3, last_seq: Some(3) }));
-        found(8, |h| h.sessions[1].epoch = 1);
-        found(8, |h| h.positions[1].epoch = 0);
-    }
-
-    #[test]
-    fn i9_finds_an_order_that_contradicts_time_and_conditions_that_were_not_kept() {
-        found(9, |h| h.samples[0].next = 1);
-        found(9, |h| h.samples[1].next = 0);
-        found(9, |h| h.appends[2].expected = Some(2));
-        found(9, |h| h.appends[1].expected = Some(3));
-        found(9, |h| (h.appends[0].began, h.appends[0].ended) = (61, 64));
-    }
-
-    #[test]
-    fn i10_finds_a_part_of_a_commit() {
-        found(10, |h| h.images[0].output = 3);
-        found(10, |h| h.images[1].output = 1);
-        found(10, |h| h.cursors[1].next = 5);
-        found(10, |h| drop(h.cursors.pop()));
-    }
-
-    #[test]
-    fn i11_finds_a_hole_a_repetition_and_a_false_beginning() {
-        found(11, |h| h.sessions[0].got = vec![0, 2]);
-        found(11, |h| h.sessions[0].got = vec![0, 0, 1]);
-        found(11, |h| h.sessions[1].next = 1);
-    }
-
-    #[test]
-    fn i12_finds_an_event_that_never_came() {
-        found(12, |h| h.sessions[1].got.retain(|offset| *offset != 4));
-        found(12, |h| h.exact[0].rows.truncate(5));
-        found(12, |h| h.plain.iter_mut().for_each(|table| table.rows.retain(|(offset, _)| *offset != 0)));
-        found(12, |h| h.cursors[0].next = 5);
-    }
-
-    #[test]
-    fn i13_finds_a_durable_ack_that_was_forgotten() {
-        found(13, |h| h.sessions[0].acked.push(3));
-        found(13, |h| h.cursors[0].next = 5);
-    }
-
-    #[test]
-    fn i14_finds_a_cursor_that_went_back() {
-        found(14, |h| h.positions[0].next = 3);
-        found(14, |h| h.cursors[0].next = 1);
-        found(14, |h| h.sessions[1].acked.reverse());
-    }
-
-    #[test]
-    fn i15_finds_a_late_effect_of_a_fenced_incarnation() {
-        found(15, |h| h.input.events[4].data = value(1, 2, 1));
-    }
-
-    #[test]
-    fn i16_finds_effects_that_are_missing_repeated_or_changed_and_a_control_without_repetition() {
-        found(16, |h| h.exact[0].rows.retain(|(offset, _)| *offset != 3));
-        found(16, |h| {
-            let again = h.exact[0].rows[2];
-            h.exact[0].rows.insert(3, again);
-        });
-        found(16, |h| h.exact[0].rows[1].1 ^= 1);
-        found(16, |h| drop(h.output.events.pop()));
-        found(16, |h| h.output.events[2].source = Some(1));
-        found(16, |h| h.output.events[2].data = "other".into());
-        found(16, |h| h.plain.iter_mut().for_each(|table| table.rows.truncate(0)));
-        found(16, |h| h.plain = Some(Table { name: "plain", rows: h.exact[0].rows.clone() }));
-    }
 }

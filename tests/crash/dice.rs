@@ -52,10 +52,16 @@ impl Dice {
 
 /// From `SEED`, or a new one. Printed either way, with how to play it again.
 pub fn seed() -> u64 {
+    seed_for("crash")
+}
+
+/// The same for another test.
+pub fn seed_for(test: &str) -> u64 {
     let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
         Dice::new(now ^ u64::from(std::process::id())).throw() % 1_000_000
     });
-    println!("the same choices again: SEED={seed} cargo test --release --test crash -- --nocapture");
+    let features = if test == "faults" { " --features faults" } else { "" };
+    println!("the same choices again: SEED={seed} cargo test --release{features} --test {test} -- --nocapture");
     seed
 }

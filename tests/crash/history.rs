@@ -1,5 +1,8 @@
 //! What everybody saw, as plain values. `check` judges it; nothing here does.
 
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 /// A stored event, read back at the end.
@@ -53,6 +56,99 @@ pub enum Note {
     Sent { producer: u64, incarnation: u64, seq: u64, count: u64 },
     /// It has its answer.
     Answered { producer: u64, incarnation: u64, seq: u64, count: u64, outcome: Outcome },
+}
+
+/// Producers from this number on never open by themselves: each of their openings is noted, and their values name the epoch they were sent
+/// with. The others use the client library, which opens again after a break.
+pub const BY_HAND: u64 = 100;
+
+/// A refusal, as it was told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Told {
+    /// Which carrier brought it; those that begin with `grpc` have gRPC numbers.
+    pub carrier: String,
+    pub code: String,
+    /// `no` or `unknown`
+    pub applied: String,
+    pub retry: String,
+    /// HTTP or gRPC status, where there is one.
+    pub number: Option<i64>,
+}
+
+/// What a reader that speaks frames itself saw and did, in its order. Processes write it down line by line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Look {
+    /// A session began.
+    Opened { reader: String, durable: bool, epoch: u64, next: u64, stream_id: u64, log_epoch: u64, at: u64 },
+    /// Offset and hash of each event of a delivery.
+    Got { reader: String, stream_id: u64, log_epoch: u64, events: Vec<(u64, u64)> },
+    /// An ack was confirmed, which had been sent by this session at that time.
+    Acked { reader: String, epoch: u64, sent: u64, next: u64 },
+    /// The session heard that a newer one took over.
+    Fenced { reader: String, epoch: u64 },
+    /// A refusal.
+    Told(Told),
+}
+
+/// A session of a reader, and when its opening was answered. Microseconds of the machine's clock, which all processes share.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    pub reader: String,
+    pub epoch: u64,
+    pub at: u64,
+}
+
+/// A confirmed ack, and when it was sent.
+#[derive(Clone, Debug)]
+pub struct Ack {
+    pub reader: String,
+    pub epoch: u64,
+    pub sent: u64,
+    pub next: u64,
+}
+
+/// Appends without a producer that were sent one behind the other on a connection, without waiting: they are stored up to one of them.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub carrier: &'static str,
+    /// Value and outcome, in the order of sending.
+    pub appends: Vec<(String, Outcome)>,
+}
+
+/// One life of a stream that is trimmed, deleted and created again beside the others.
+#[derive(Clone, Debug, Default)]
+pub struct Side {
+    pub name: String,
+    pub id: u64,
+    pub appends: Vec<Append>,
+    /// Producer, epoch, last sequence number, in the order of their openings.
+    pub opened: Vec<(String, u64, Option<u64>)>,
+    /// The furthest confirmed trim.
+    pub trimmed: u64,
+    /// Trims that may have happened reach this far.
+    pub trimmed_at_most: u64,
+    /// Its deletion was asked for: it may be gone.
+    pub deleting: bool,
+    /// Its deletion was confirmed: it must be.
+    pub deleted: bool,
+    /// What is there at the end, under its name.
+    pub log: Option<Log>,
+}
+
+/// How long somebody took to be at work again after the last fault.
+#[derive(Clone, Debug)]
+pub struct Resumed {
+    pub who: String,
+    pub seconds: f64,
+}
+
+/// What a caller without a credential heard about one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stranger {
+    pub path: String,
+    pub status: u16,
+    /// Without what differs by nature: the id of the request.
+    pub said: String,
 }
 
 /// The bytes of event `seq` of a producer, from the incarnation that first sent it. They tell everything, and no two are equal.
@@ -155,4 +251,55 @@ pub struct History {
     pub exact: Vec<Table>,
     /// The table of the consumer without a recipe.
     pub plain: Option<Table>,
+    /// Each refusal, and how often.
+    pub told: BTreeMap<Told, u64>,
+    pub openings: Vec<Opening>,
+    pub acks: Vec<Ack>,
+    /// Sessions that heard of their fencing: reader and epoch.
+    pub fenced: Vec<(String, u64)>,
+    pub runs: Vec<Run>,
+    pub sides: Vec<Side>,
+    pub resumed: Vec<Resumed>,
+    pub strangers: Vec<Stranger>,
+}
+
+impl History {
+    /// Takes over what readers wrote down; looks of one reader come in their order.
+    pub fn add_looks(&mut self, looks: impl IntoIterator<Item = Look>) {
+        for look in looks {
+            match look {
+                Look::Opened { reader, durable, epoch, next, at, .. } => {
+                    self.sessions.push(Session { reader: name(&reader), durable, epoch, next, got: Vec::new(), acked: Vec::new() });
+                    self.openings.push(Opening { reader, epoch, at });
+                }
+                Look::Got { reader, stream_id, log_epoch, events } => {
+                    let reader = name(&reader);
+                    if let Some(session) = self.sessions.iter_mut().rev().find(|s| s.reader == reader) {
+                        session.got.extend(events.iter().map(|(offset, _)| *offset));
+                    }
+                    self.seen.extend(events.into_iter().map(|(offset, hash)| Seen { reader, stream_id, log_epoch, offset, hash }));
+                }
+                Look::Acked { reader, epoch, sent, next } => {
+                    let of = self.sessions.iter_mut().rev().find(|s| s.reader == reader && s.epoch == epoch);
+                    of.into_iter().for_each(|session| session.acked.push(next));
+                    self.acks.push(Ack { reader, epoch, sent, next });
+                }
+                Look::Fenced { reader, epoch } => self.fenced.push((reader, epoch)),
+                Look::Told(told) => *self.told.entry(told).or_default() += 1,
+            }
+        }
+    }
+}
+
+/// The name of a reader, for as long as the test runs: there are few.
+fn name(reader: &str) -> &'static str {
+    static NAMES: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+    let mut names = NAMES.lock();
+    match names.iter().find(|known| **known == reader) {
+        Some(known) => known,
+        None => {
+            names.push(Box::leak(reader.to_owned().into_boxed_str()));
+            names[names.len() - 1]
+        }
+    }
 }

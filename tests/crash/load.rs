@@ -2,7 +2,6 @@
 //! write to a file at once. Appenders without a producer run beside the test and keep what they were told.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -15,10 +14,15 @@ use serde_json::{Value, json};
 use tidelog::client::{Client, Error, NewEvent, Producer, Protocol};
 use tidelog::types::{Applied, Code};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::dice::Dice;
+use crate::door::Door;
+use crate::frames::Form;
 use crate::history::{Append, Note, Outcome, value};
-use crate::process;
+use crate::line::Carrier;
+use crate::session::{Notes, Reader, note};
+use crate::{process, told};
 
 /// The stream everybody works on.
 pub const INPUT: &str = "a";
@@ -27,12 +31,26 @@ pub const CLOSED: &str = "closed";
 
 const ROLE: &str = "CRASH_ROLE";
 
+/// Readers that live in a process of their own, so that they can be frozen: one for each way of acking on a connection.
+pub const SUBSCRIBERS: [(&str, Carrier); 4] =
+    [("z1", Carrier::Frames(Form::Json)), ("z2", Carrier::Frames(Form::Proto)), ("z3", Carrier::Frames(Form::Connect)), ("z4", Carrier::Calls)];
+/// Exit code of subscribers who were replaced.
+pub const REPLACED: i32 = 3;
+
 /// A process of producers: `ids`, noting into `file`.
 pub fn producers(socket: &Path, file: &Path, ids: &[u64], seed: u64) -> Command {
-    let mut command = Command::new(std::env::current_exe().expect("a test knows its binary"));
-    command.args(["--exact", "load::role", "--nocapture", "--test-threads=1"]);
     let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
-    command.env(ROLE, json!({"socket": socket, "file": file, "ids": ids.join(","), "seed": seed}).to_string());
+    in_role(&json!({"socket": socket, "file": file, "ids": ids.join(","), "seed": seed}))
+}
+
+/// A process of [`SUBSCRIBERS`], looking into `file`.
+pub fn subscribers(socket: &Path, file: &Path, seed: u64) -> Command {
+    in_role(&json!({"socket": socket, "file": file, "ids": "", "seed": seed}))
+}
+
+fn in_role(role: &Value) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("a test knows its binary"));
+    command.args(["--exact", "load::role", "--nocapture", "--test-threads=1"]).env(ROLE, role.to_string());
     command
 }
 
@@ -42,37 +60,52 @@ fn role() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let role: Value = serde_json::from_str(&role).expect("the role is JSON");
     let text = |name: &str| role[name].as_str().expect("a text").to_owned();
-    let ids: Vec<u64> = text("ids").split(',').map(|id| id.parse().expect("a number")).collect();
+    let ids: Vec<u64> = text("ids").split(',').filter(|id| !id.is_empty()).map(|id| id.parse().expect("a number")).collect();
     let notes = Arc::new(Mutex::new(File::create_new(text("file")).expect("a file of its own")));
-    let client = process::client(&PathBuf::from(text("socket")), Protocol::Binary);
+    let socket = PathBuf::from(text("socket"));
     let seed = role["seed"].as_u64().expect("a number");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let stop = Arc::new(AtomicBool::new(false));
-        let producers: Vec<_> =
-            ids.iter().map(|id| tokio::spawn(produce(client.clone(), *id, Dice::of(seed, &id.to_string()), notes.clone(), stop.clone()))).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let replaced = runtime.block_on(async {
+        let work = if ids.is_empty() { read(&socket, seed, &notes, &stop) } else { write(&socket, &ids, seed, &notes, &stop) };
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals can be heard");
-        term.recv().await;
-        stop.store(true, Ordering::SeqCst);
-        for producer in producers {
-            producer.await.expect("a producer does not panic");
-        }
+        let all = futures_util::future::join_all(work);
+        tokio::pin!(all);
+        let done = tokio::select! {
+            done = &mut all => done,
+            _ = term.recv() => {
+                stop.store(true, Ordering::SeqCst);
+                all.await
+            }
+        };
+        done.into_iter().for_each(|one| one.expect("nobody here panics"));
+        !stop.load(Ordering::SeqCst)
     });
+    if replaced {
+        std::process::exit(REPLACED);
+    }
 }
 
-type Notes = Arc<Mutex<File>>;
-
-fn note(notes: &Notes, note: &Note) {
-    let line = format!("{}\n", serde_json::to_string(note).expect("a note has a JSON form"));
-    // One write for a line; a kill may cut the last one only.
-    notes.lock().write_all(line.as_bytes()).expect("the notes can be written");
+fn write(socket: &Path, ids: &[u64], seed: u64, notes: &Notes, stop: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
+    let client = process::client(socket, Protocol::Binary);
+    ids.iter().map(|id| tokio::spawn(produce(client.clone(), *id, Dice::of(seed, &id.to_string()), notes.clone(), stop.clone()))).collect()
 }
 
-/// What a file of notes holds; a last line that was cut is not there.
-pub fn read_notes(file: &Path) -> Vec<Note> {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?} is no note: {e}"))).collect()
+fn read(socket: &Path, seed: u64, notes: &Notes, stop: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
+    let door = Door::Unix(socket.to_owned());
+    let reader = |(name, carrier)| Reader {
+        name,
+        carrier,
+        durable: true,
+        loyal: true,
+        door: door.clone(),
+        straight: door.clone(),
+        dice: Dice::of(seed, name),
+        stop: stop.clone(),
+        notes: Some(notes.clone()),
+    };
+    let one = |reader: Reader| tokio::spawn(async move { drop(reader.run().await) });
+    SUBSCRIBERS.map(|it| one(reader(it))).into()
 }
 
 async fn open(client: &Client, id: u64, notes: &Notes) -> Producer {
@@ -121,7 +154,7 @@ async fn produce(client: Client, id: u64, mut dice: Dice, notes: Notes, stop: Ar
         if !send(&producer, id, &mut dice, &notes, &answers).await {
             producer = open(&client, id, &notes).await;
         }
-        tokio::time::sleep(dice.millis(0, 25)).await;
+        tokio::time::sleep(dice.millis(0, 60)).await;
     }
     match producer.close().await {
         Ok(()) => {}
@@ -148,6 +181,7 @@ async fn send(producer: &Producer, id: u64, dice: &mut Dice, notes: &Notes, answ
 }
 
 fn refused_or_unknown(error: &Error) -> Outcome {
+    told::note_error(error);
     match error.applied() {
         Applied::Unknown => Outcome::Unknown,
         Applied::No => {
@@ -190,13 +224,17 @@ pub async fn append(client: Client, who: u64, mut dice: Dice, since: Instant, st
             // Nobody is there; this is no busy loop.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        if way == 5 && matches!(outcome, Outcome::Acked { .. }) {
+            // It is not closed yet.
+            continue;
+        }
         let outcome = match outcome {
             // The end of another stream says nothing about this one.
             Outcome::Refused { code, .. } if way == 5 => Outcome::Refused { code, next: None },
             other => other,
         };
         appends.push(Append { value, began, ended, expected, outcome });
-        tokio::time::sleep(dice.millis(0, 8)).await;
+        tokio::time::sleep(dice.millis(0, 25)).await;
     }
     appends
 }

@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal};
 use tidelog::client::{Client, Endpoint, Protocol};
 
@@ -80,12 +83,16 @@ pub fn tidelog() -> Command {
     command
 }
 
+/// Where the newest broker of a run listens on TCP, for whoever asks from outside.
+pub type Address = Arc<Mutex<Option<SocketAddr>>>;
+
 /// `tidelog serve` on a directory.
 pub struct Broker {
     data: PathBuf,
     process: Process,
     lines: Receiver<String>,
-    pub url: Option<String>,
+    is_ready: bool,
+    pub address: Address,
 }
 
 impl Broker {
@@ -95,15 +102,33 @@ impl Broker {
 
     /// Starts it; [`Broker::ready`] waits for it.
     pub fn spawn(data: &Path) -> Self {
+        Self::spawn_as(tidelog(), data, Address::default())
+    }
+
+    /// The same with a binary and an environment of the caller's choice. `address` is told where it listens.
+    pub fn spawn_as(mut command: Command, data: &Path, address: Address) -> Self {
+        command.arg("serve");
+        Self::spawn_with(command, data, address)
+    }
+
+    /// The same with a command that serves already.
+    pub fn spawn_with(mut command: Command, data: &Path, address: Address) -> Self {
         let log = File::options().create(true).append(true).open(data.with_extension("log")).expect("a log file");
-        let mut command = tidelog();
-        command.arg("serve").arg("--data").arg(data).args(["--listen", "127.0.0.1:0", "--insecure-operator-on-loopback"]);
+        command.arg("--data").arg(data).args(["--listen", "127.0.0.1:0"]);
         let mut process = Process::spawn(command.stdout(Stdio::piped()).stderr(log));
         let stdout = process.child.stdout.take().expect("stdout is piped");
         let (sender, lines) = channel();
+        let here = address.clone();
         // Ends with the process: then its stdout is closed.
-        std::thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line).ok()));
-        Self { data: data.to_owned(), process, lines, url: None }
+        std::thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| {
+                if let Some(at) = line.strip_prefix("ready http://") {
+                    *here.lock() = at.trim().parse().ok();
+                }
+                sender.send(line).ok()
+            })
+        });
+        Self { data: data.to_owned(), process, lines, is_ready: false, address }
     }
 
     /// Starts it and waits until it accepts.
@@ -115,14 +140,32 @@ impl Broker {
 
     /// Waits for the line `ready http://HOST:PORT`.
     pub fn ready(&mut self) {
-        if self.url.is_none() {
-            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-                let log = std::fs::read_to_string(self.data.with_extension("log")).unwrap_or_default();
-                panic!("the broker did not get ready ({:?}); its log ends:\n{}", self.process.ended(), tail(&log));
-            });
-            let url = line.strip_prefix("ready ").unwrap_or_else(|| panic!("the first line is {line:?}")).trim().to_owned();
-            self.url = Some(url);
+        if let Err(why) = self.try_ready() {
+            let log = std::fs::read_to_string(self.data.with_extension("log")).unwrap_or_default();
+            panic!("the broker did not get ready ({why}); its log ends:\n{}", tail(&log));
         }
+    }
+
+    /// The same, for one that may end instead: then with what.
+    pub fn try_ready(&mut self) -> Result<(), String> {
+        if !self.is_ready {
+            let line = self.lines.recv_timeout(PATIENCE).map_err(|_| format!("{:?}", self.process.ended()))?;
+            assert!(line.starts_with("ready "), "the first line is {line:?}");
+            self.is_ready = true;
+        }
+        Ok(())
+    }
+
+    /// Freezes it for a while, like a machine that pauses.
+    pub fn pause(&self, pause: Duration) {
+        self.process.signal(Signal::STOP);
+        std::thread::sleep(pause);
+        self.process.signal(Signal::CONT);
+    }
+
+    /// Its exit, if it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
     }
 
     /// SIGKILL, and it is gone. `false`: it had ended by itself.

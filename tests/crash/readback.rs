@@ -6,19 +6,31 @@ use http::Method;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use tidelog::client::{Client, Delivery, Protocol};
+use tidelog::types::Code;
 use tidelog::types::request::Start;
 
-use crate::history::{Log, Seen, Stored, Table, hash};
+use crate::history::{Log, Seen, Side, Stored, Table, hash};
 use crate::process::Broker;
 
 /// A whole stream over REST: this is called the log.
 pub async fn log(client: &Client, stream: &str) -> Log {
-    let object = client.admin().stream(stream).await.unwrap_or_else(|e| panic!("stream {stream}: {e}"));
+    try_log(client, stream).await.unwrap_or_else(|| panic!("there is no stream {stream}"))
+}
+
+/// The same; `None` if there is no such stream.
+pub async fn try_log(client: &Client, stream: &str) -> Option<Log> {
+    let object = match client.admin().stream(stream).await {
+        Ok(object) => object,
+        Err(error) if error.code() == Some(Code::NotFound) => return None,
+        Err(error) => panic!("stream {stream}: {error}"),
+    };
     let log_epoch = object.rest.get("log_epoch").and_then(Value::as_u64).expect("a stream has a log epoch");
     let mut log = Log { id: object.id, log_epoch, first: object.state.first_offset, next: object.state.next_offset, events: Vec::new() };
     let mut from = log.first;
     while from < log.next {
-        let page: Value = client.admin().call(Method::GET, &format!("/v1/streams/{stream}/events?from={from}&limit=10000"), None).await.expect("a page");
+        let page = client.admin().call::<Value>(Method::GET, &format!("/v1/streams/{stream}/events?from={from}&limit=10000"), None).await;
+        // What cannot be read is not there: I-1, I-5 and others say so.
+        let Ok(page) = page.inspect_err(|error| println!("  {stream} cannot be read from {from} on: {error}")) else { break };
         let events = page["events"].as_array().expect("events");
         assert!(!events.is_empty(), "the page from {from} of {stream} is empty, the stream ends at {}", log.next);
         for event in events {
@@ -28,7 +40,7 @@ pub async fn log(client: &Client, stream: &str) -> Log {
             from = offset + 1;
         }
     }
-    log
+    Some(log)
 }
 
 /// A whole stream as an ephemeral reader gets it.
@@ -66,4 +78,17 @@ pub fn table(path: &Path, name: &'static str) -> Table {
 pub fn progress(path: &Path) -> Option<(u64, u64)> {
     let count = "SELECT count(*), ifnull(max(log_offset) + 1, 0) FROM effects";
     read_only(path).ok()?.query_row(count, [], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))).ok()
+}
+
+/// What is left of streams that come and go: the log of each life that is there.
+pub async fn sides(client: &Client, sides: &mut [Side]) {
+    let names: std::collections::BTreeSet<String> = sides.iter().map(|side| side.name.clone()).collect();
+    for name in names {
+        let Some(log) = try_log(client, &name).await else { continue };
+        match sides.iter_mut().find(|side| side.id == log.id) {
+            Some(side) => side.log = Some(log),
+            // Created by a request whose answer got lost, and by nobody else.
+            None => assert!(log.events.is_empty(), "stream {name} has id {}, which nobody was told, and holds {} events", log.id, log.events.len()),
+        }
+    }
 }

@@ -1,152 +1,212 @@
-//! A durable reader that speaks the JSON frames itself, without the client library: what the broker says is kept as it was said.
+//! A durable reader without the client library, over any carrier: what the broker says is kept as it was said.
+//!
+//! It attaches again and again. Now and then it keeps its old session while it opens the next one, and then tries to ack with the old: a
+//! zombie, whose acks must have no effect (C-7). One that is `loyal` ends when it hears of a fence, as programs do.
 
-use std::path::{Path, PathBuf};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
-use futures_util::{SinkExt as _, StreamExt as _};
-use serde_json::{Value, json};
-use tokio::net::UnixStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::{WebSocketStream, client_async};
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::timeout;
 
 use crate::dice::Dice;
-use crate::history::{Seen, Session, hash};
+use crate::door::{Door, ask_json};
+use crate::history::Look;
+use crate::line::{Carrier, Heard, Line};
 use crate::load::INPUT;
 
-/// A reader and what it saw.
-pub struct Reader {
-    name: &'static str,
-    durable: bool,
-    socket: PathBuf,
-    dice: Dice,
-    stop: Arc<AtomicBool>,
-    /// One past the last offset that came, for whoever waits for it.
-    reached: Arc<AtomicU64>,
-    pub sessions: Vec<Session>,
-    pub seen: Vec<Seen>,
+/// A file in which several tasks write down what they do, line by line.
+pub type Notes = Arc<Mutex<File>>;
+
+/// One write for a line: a kill may cut the last one only.
+pub fn note(notes: &Notes, note: &impl Serialize) {
+    let line = format!("{}\n", serde_json::to_string(note).expect("a note has a JSON form"));
+    notes.lock().write_all(line.as_bytes()).expect("the notes can be written");
 }
 
-impl Reader {
-    /// `durable`: its acks are, all of them; else none is.
-    pub fn new(name: &'static str, durable: bool, socket: &Path, dice: Dice, stop: Arc<AtomicBool>, reached: Arc<AtomicU64>) -> Self {
-        Self { name, durable, socket: socket.to_owned(), dice, stop, reached, sessions: Vec::new(), seen: Vec::new() }
-    }
+/// What a file of notes holds; a last line that was cut is not there.
+pub fn read_notes<T: serde::de::DeserializeOwned>(file: &Path) -> Vec<T> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?} is no note: {e}"))).collect()
+}
 
-    /// Attaches again and again until it is told to stop.
-    pub async fn run(mut self) -> Self {
-        while !self.stop.load(Ordering::SeqCst) {
-            if self.attach().await.is_none() {
+/// The machine's clock, which all processes of the test share.
+fn clock() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+}
+
+/// A session that was left open.
+struct Old {
+    line: Line,
+    epoch: u64,
+    last: u64,
+}
+
+/// See the module.
+pub struct Reader {
+    pub name: &'static str,
+    pub carrier: Carrier,
+    /// All its acks are durable ones; else none is.
+    pub durable: bool,
+    /// Ends when it is fenced, and never leaves a session without need.
+    pub loyal: bool,
+    pub door: Door,
+    /// Where acks of an old epoch are tried.
+    pub straight: Door,
+    pub dice: Dice,
+    pub stop: Arc<AtomicBool>,
+    pub notes: Option<Notes>,
+}
+
+/// What a reader keeps while it runs.
+struct Running {
+    it: Reader,
+    looks: Vec<Look>,
+    old: Option<Old>,
+    left: bool,
+    fenced: bool,
+}
+
+/// Codes with which a session or its opening may end while brokers die and readers overtake each other.
+const ENDS: [&str; 6] = ["unavailable", "outcome_unknown", "session_fenced", "session_unknown", "storage_failed", "slow_consumer"];
+
+impl Reader {
+    /// Reads until it is told to stop and has acked everything; what it saw.
+    pub async fn run(self) -> Vec<Look> {
+        let mut running = Running { it: self, looks: Vec::new(), old: None, left: false, fenced: false };
+        while !running.left && !running.fenced {
+            if running.attach().await.is_none() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
-        self
+        running.looks
+    }
+}
+
+impl Running {
+    fn look(&mut self, look: Look) {
+        match &self.it.notes {
+            Some(notes) => note(notes, &look),
+            None => self.looks.push(look),
+        }
     }
 
     /// One session, until the connection ends, or chance or the test ends it. `None`: it ended by itself.
     async fn attach(&mut self) -> Option<()> {
-        let mut socket = connect(&self.socket).await?;
-        let subscribe = json!({"t": "subscribe", "sub": 1, "stream": INPUT, "subscription": self.name, "create": true});
-        say(&mut socket, &subscribe).await?;
-        let subscribed = loop {
-            let frame = hear(&mut socket).await?;
-            match frame["t"].as_str() {
-                Some("subscribed") => break frame,
-                Some("hello") => {}
-                _ => return unexpected(&frame),
-            }
-        };
-        let number = |name: &str| subscribed[name].as_u64().unwrap_or_else(|| panic!("no {name} in {subscribed}"));
-        let (stream_id, log_epoch) = (number("stream_id"), number("log_epoch"));
-        self.sessions.push(Session {
-            reader: self.name,
-            durable: self.durable,
-            epoch: number("epoch"),
-            next: number("next"),
-            got: Vec::new(),
-            acked: Vec::new(),
-        });
-        let (mut unacked, mut patience, mut frames) = (0, self.dice.between(1, 200), self.dice.between(5, 400));
+        let name = self.it.name;
+        let (mut line, opened) = Line::open(self.it.carrier, &self.it.door, INPUT, name).await?;
+        let (epoch, stream_id, log_epoch) = (opened.epoch, opened.stream_id, opened.log_epoch);
+        self.look(Look::Opened { reader: name.into(), durable: self.it.durable, epoch, next: opened.next, stream_id, log_epoch, at: clock() });
+        if let Some(old) = self.old.take() {
+            self.too_late(old).await;
+        }
+        let (mut last, mut unacked, mut due) = (None, 0, opened.next);
+        let mut sent: VecDeque<u64> = VecDeque::new();
+        let mut live = opened.end == Some(opened.next);
+        let (mut patience, mut frames) = (self.it.dice.between(1, 200), self.it.dice.between(5, 400));
         loop {
-            let frame = tokio::select! {
-                frame = hear(&mut socket) => frame?,
-                () = tokio::time::sleep(Duration::from_millis(50)) => match self.stop.load(Ordering::SeqCst) {
-                    true => return self.leave(&mut socket).await,
-                    false => continue,
-                },
-            };
-            let session = self.sessions.last_mut()?;
-            let mut live = false;
-            match frame["t"].as_str() {
-                Some("events") => {
-                    for event in frame["events"].as_array().into_iter().flatten() {
-                        let (Some(offset), Some(data)) = (event["offset"].as_u64(), event["data"].as_str()) else { return unexpected(&frame) };
-                        session.got.push(offset);
-                        self.seen.push(Seen { reader: self.name, stream_id, log_epoch, offset, hash: hash(data.as_bytes()) });
-                        self.reached.fetch_max(offset + 1, Ordering::SeqCst);
-                        unacked += 1;
+            let heard = timeout(Duration::from_millis(100), line.hear()).await.ok();
+            let (mut now, idle) = (false, heard.is_none());
+            match heard {
+                None => {}
+                Some(None) => return None,
+                Some(Some(Heard::Events(events))) => {
+                    unacked += events.len() as u64;
+                    last = events.last().map(|(offset, _)| *offset).or(last);
+                    self.look(Look::Got { reader: name.into(), stream_id, log_epoch, events });
+                    now = line.is_pull();
+                }
+                Some(Some(Heard::Acked { next })) => {
+                    let sent = sent.pop_front().unwrap_or_else(|| panic!("{name} heard that {next} is acked, and had not asked"));
+                    self.look(Look::Acked { reader: name.into(), epoch, sent, next });
+                    due = due.max(next);
+                }
+                Some(Some(Heard::Live)) => {
+                    (live, now) = (true, true);
+                    if line.is_pull() {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                 }
-                Some("acked") => session.acked.extend(frame["next"].as_u64()),
-                Some("live") => live = true,
-                _ => return unexpected(&frame),
+                Some(Some(Heard::AckRefused { code })) => return self.ended(epoch, last, &code).await,
+                Some(Some(Heard::Ended { code })) => return self.ended(epoch, last, &code).await,
+                Some(Some(Heard::Gap { from, to })) => panic!("{name} heard of a gap from {from} to {to}, and nothing was trimmed"),
             }
-            if unacked > 0 && (unacked >= patience || live) {
-                let ack = json!({"t": "ack", "sub": 1, "offset": session.got.last(), "level": if self.durable { "durable" } else { "received" }});
-                (unacked, patience) = (0, self.dice.between(1, 200));
-                say(&mut socket, &ack).await?;
+            let stopping = self.it.stop.load(Ordering::SeqCst);
+            if unacked > 0 && (unacked >= patience || now || idle || stopping) {
+                (unacked, patience) = (0, self.it.dice.between(1, 200));
+                sent.push_back(clock());
+                line.ack(last?, self.it.durable || stopping).await?;
+            }
+            if stopping && live && last.is_none_or(|last| due > last) {
+                self.left = true;
+                line.close().await;
+                return Some(());
             }
             frames -= 1;
-            if frames == 0 {
-                // Without a word, like a process that died.
-                return None;
+            if frames == 0 && !self.it.loyal && !stopping {
+                // Without a word, like a process that died, or kept open, like one that was frozen.
+                if let Some(last) = last.filter(|_| sent.is_empty() && self.it.dice.one_in(2)) {
+                    self.old = Some(Old { line, epoch, last });
+                }
+                return Some(());
             }
+            frames = frames.max(1);
         }
     }
 
-    /// Acks what came and waits for the answer.
-    async fn leave(&mut self, socket: &mut WebSocketStream<UnixStream>) -> Option<()> {
-        let session = self.sessions.last_mut()?;
-        let last = *session.got.last()?;
-        say(socket, &json!({"t": "ack", "sub": 1, "offset": last, "level": "durable"})).await?;
-        while session.acked.last() != Some(&(last + 1)) {
-            let frame = hear(socket).await?;
-            match frame["t"].as_str() {
-                Some("acked") => session.acked.extend(frame["next"].as_u64()),
-                Some("live" | "events") => {}
-                _ => return unexpected(&frame),
+    async fn ended(&mut self, epoch: u64, last: Option<u64>, code: &str) -> Option<()> {
+        let name = self.it.name;
+        assert!(ENDS.contains(&code), "{name} heard {code}");
+        if code == "session_fenced" {
+            self.look(Look::Fenced { reader: name.into(), epoch });
+            self.fenced = self.it.loyal;
+            if let (true, Some(last)) = (self.it.loyal, last) {
+                self.by_epoch(epoch, last).await;
             }
         }
-        socket.close(None).await.ok()
+        None
     }
-}
 
-/// Frames that a broker says when it ends or is overtaken are the end of a session, others the end of the test.
-fn unexpected(frame: &Value) -> Option<()> {
-    let code = frame["code"].as_str().unwrap_or_default();
-    assert!(frame["t"] == "error" && ["unavailable", "outcome_unknown", "session_fenced", "storage_failed"].contains(&code), "a reader heard {frame}");
-    None
-}
+    /// A newer session is open. What the old one acks now must be refused, on its own line and by its epoch over REST.
+    async fn too_late(&mut self, mut old: Old) {
+        let sent = clock();
+        if old.line.ack(old.last, self.it.durable).await.is_some() {
+            while let Ok(Some(heard)) = timeout(Duration::from_secs(2), old.line.hear()).await {
+                match heard {
+                    // An answer to an ack from before, perhaps: only one that asked for this much is from now.
+                    Heard::Acked { next } if next > old.last => {
+                        self.look(Look::Acked { reader: self.it.name.into(), epoch: old.epoch, sent, next });
+                        break;
+                    }
+                    Heard::Ended { code } | Heard::AckRefused { code } => {
+                        self.ended(old.epoch, None, &code).await;
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.by_epoch(old.epoch, old.last).await;
+    }
 
-async fn connect(path: &Path) -> Option<WebSocketStream<UnixStream>> {
-    let stream = UnixStream::connect(path).await.ok()?;
-    let mut request = "ws://localhost/v1/connect".into_client_request().expect("a fine address");
-    request.headers_mut().insert("sec-websocket-protocol", http::HeaderValue::from_static("tidelog.v1.json"));
-    Some(client_async(request, stream).await.ok()?.0)
-}
-
-async fn say(socket: &mut WebSocketStream<UnixStream>, frame: &Value) -> Option<()> {
-    socket.send(Message::text(frame.to_string())).await.ok()
-}
-
-async fn hear(socket: &mut WebSocketStream<UnixStream>) -> Option<Value> {
-    loop {
-        match socket.next().await?.ok()? {
-            Message::Text(text) => return Some(serde_json::from_str(text.as_str()).unwrap_or_else(|e| panic!("{text} is not JSON: {e}"))),
-            Message::Close(_) => return None,
-            _ => {}
+    async fn by_epoch(&mut self, epoch: u64, offset: u64) {
+        let (name, sent) = (self.it.name, clock());
+        let path = format!("/v1/streams/{INPUT}/subscriptions/{name}/ack");
+        match ask_json(&self.it.straight, "POST", &path, &json!({"epoch": epoch, "offset": offset})).await {
+            Ok(acked) => {
+                let next = acked["next"].as_u64().unwrap_or_else(|| panic!("no next in {acked}"));
+                self.look(Look::Acked { reader: name.into(), epoch, sent, next });
+            }
+            Err(failure) if failure.code == "session_fenced" => self.look(Look::Fenced { reader: name.into(), epoch }),
+            Err(_) => {}
         }
     }
 }

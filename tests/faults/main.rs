@@ -1,118 +1,54 @@
-//! Failing storage, shown on a real process: `tidelog-faults` is the broker with fault points (S-1, S-5, I-1 … I-3).
+//! Failing storage, shown on a real process: `tidelog-faults` is the broker with fault points (`src/log/rocks/faults.rs`) and with promises
+//! that can be broken on purpose (`src/broker/broken.rs`).
+//!
+//! `failing` asks what one caller hears. `points` visits every fault point under a small load over all carriers (`small`), restarts, and judges
+//! the history by the checkers of `tests/crash`. `controls` breaks promises and sees those checkers go red.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+mod controls;
+mod failing;
+mod points;
+mod small;
 
-use tidelog::client::{Client, Endpoint, Error, NewEvent};
-use tidelog::types::{Applied, Code};
+#[path = "../crash/check.rs"]
+#[expect(dead_code, reason = "tests/crash uses the rest of it")]
+mod check;
+#[path = "../crash/dice.rs"]
+#[expect(dead_code, reason = "tests/crash uses the rest of it")]
+mod dice;
+#[path = "../crash/door.rs"]
+mod door;
+#[path = "../crash/frames.rs"]
+#[expect(dead_code, reason = "tests/crash uses the rest of it")]
+mod frames;
+#[path = "../api/grpc_client.rs"]
+#[expect(dead_code, reason = "tests/api uses the rest of it")]
+mod grpc_client;
+#[path = "../crash/history.rs"]
+mod history;
+#[path = "../crash/line.rs"]
+mod line;
+#[path = "../crash/load.rs"]
+#[expect(dead_code, reason = "tests/crash uses the rest of it")]
+mod load;
+#[path = "../crash/process.rs"]
+#[expect(dead_code, reason = "tests/crash uses the rest of it")]
+mod process;
+#[path = "../crash/readback.rs"]
+#[expect(dead_code, reason = "tests/crash uses the rest of it")]
+mod readback;
+#[path = "../crash/session.rs"]
+mod session;
+#[path = "../crash/side.rs"]
+mod side;
+#[path = "../crash/told.rs"]
+mod told;
+#[path = "../crash/watch.rs"]
+#[expect(dead_code, reason = "tests/crash uses the rest of it")]
+mod watch;
+#[path = "../crash/writers.rs"]
+mod writers;
 
-struct Broker {
-    child: Child,
-    client: Client,
-}
-
-async fn start(data: &Path, faults: &str) -> Broker {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tidelog-faults"))
-        .args(["dev", "--listen", "127.0.0.1:0", "--data"])
-        .arg(data)
-        .env("TIDELOG_FAULTS", faults)
-        .env("XDG_RUNTIME_DIR", data.parent().expect("the data has a parent"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the binary starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
-    let url = loop {
-        let line = lines.next().expect("the broker gets ready").expect("it prints text");
-        if let Some(url) = line.strip_prefix("ready ") {
-            break url.to_owned();
-        }
-    };
-    std::thread::spawn(move || lines.for_each(drop));
-    let client = Client::connect(Endpoint::parse(&url).expect("a valid address")).await.expect("the broker answers");
-    Broker { child, client }
-}
-
-impl Broker {
-    /// Appends one event per number, one after the other; tells which were acknowledged, and how the first other one ended.
-    async fn append_until_it_fails(&self, numbers: std::ops::Range<u32>) -> (Vec<u32>, Option<(u32, Error)>) {
-        let mut acked = Vec::new();
-        for number in numbers {
-            match self.client.append("s", NewEvent::text(number.to_string())).await {
-                Ok(_) => acked.push(number),
-                Err(error) => return (acked, Some((number, error))),
-            }
-        }
-        (acked, None)
-    }
-
-    async fn everything(&self) -> Vec<u32> {
-        let mut reader = self.client.consumer("s").from(tidelog::types::request::Start::Earliest).open().await.expect("the reader opens");
-        let end = reader.subscribed().next_offset;
-        let mut found = Vec::new();
-        while (found.len() as u64) < end {
-            let event = reader.next_event().await.expect("an event").expect("no error");
-            assert_eq!(event.offset, found.len() as u64, "offsets are dense");
-            found.push(event.text().and_then(|text| text.parse().ok()).expect("a number"));
-        }
-        found
-    }
-
-    async fn ended(mut self) -> ExitStatus {
-        let waited = tokio::task::spawn_blocking(move || self.child.wait());
-        tokio::time::timeout(Duration::from_secs(20), waited).await.expect("the process ends by itself").expect("it is waited for").expect("it has a status")
-    }
-
-    async fn stop(self) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM).expect("it can be told");
-        assert!(self.ended().await.success(), "a clean stop exits 0");
-    }
-}
-
-/// Runs into the fault, starts again without it, and checks I-1, I-3 and I-5 on what is there.
-async fn survives(fault: &str, exit: Option<i32>) -> (Vec<u32>, u32, Error, Vec<u32>) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let data = dir.path().join("data");
-    let broker = start(&data, fault).await;
-    let (acked, failed) = broker.append_until_it_fails(0..100).await;
-    let (number, error) = failed.expect("the fault strikes");
-    assert_eq!(broker.ended().await.code(), exit, "after {fault}");
-    let broker = start(&data, "").await;
-    let found = broker.everything().await;
-    let without_unknown: Vec<u32> = found.iter().copied().filter(|n| *n != number).collect();
-    assert_eq!(without_unknown, acked, "every acknowledged event is there, once, in order");
-    assert!(found.iter().filter(|n| **n == number).count() <= 1, "what is unknown is there once or not at all");
-    let (more, failed) = broker.append_until_it_fails(200..210).await;
-    assert!(failed.is_none() && more.len() == 10, "the log goes on");
-    broker.stop().await;
-    (acked, number, error, found)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn s5_a_write_that_fails_ends_the_process_with_code_10_and_its_callers_hear_unknown() {
-    let (acked, number, error, found) = survives("commit.before_write=error@6", Some(10)).await;
-    assert!(!acked.is_empty(), "some were acknowledged before");
-    assert!(!found.contains(&number), "nothing was written, so nothing is there");
-    assert_eq!((error.code(), error.applied()), (Some(Code::OutcomeUnknown), Applied::Unknown), "a definite answer comes before the end: {error:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn s5_a_sync_that_fails_after_the_write_is_unknown_and_the_truth_is_what_recovery_finds() {
-    let (_, number, error, found) = survives("commit.after_write=error@6", Some(10)).await;
-    assert!(found.contains(&number), "the bytes had reached the disk before the error");
-    assert_eq!((error.code(), error.applied()), (Some(Code::OutcomeUnknown), Applied::Unknown), "a definite answer comes before the end: {error:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn s1_a_process_that_dies_before_the_write_has_acknowledged_nothing_of_it() {
-    let (_, number, _, found) = survives("commit.before_write=abort@6", None).await;
-    assert!(!found.contains(&number));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn s1_a_process_that_dies_between_the_sync_and_the_answer_keeps_the_event() {
-    let (_, number, _, found) = survives("commit.after_write=abort@6", None).await;
-    assert!(found.contains(&number));
+/// For `grpc_client`.
+mod support {
+    pub use crate::process::PATIENCE;
 }

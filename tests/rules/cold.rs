@@ -171,6 +171,30 @@ async fn a_refused_commit_leaves_everything_as_it_was() {
 }
 
 #[tokio::test]
+async fn p12_a_resume_whose_group_is_refused_leaves_the_session_poisoned() {
+    let bench = Bench::with_stream("s").await;
+    bench.create("t").await;
+    let (mut poisoned, mut other) = (bench.connect(), bench.connect());
+    refused(send(&mut poisoned, expecting(plain("s", &["a"]), 9)).await, Code::ConditionFailed, "P-18");
+    bench.engine.stop();
+    let first = soon(other.append(plain("t", &["x"]))).await;
+    bench.engine.waiting().await;
+    // These two become one group, behind the first.
+    let resumed = soon(poisoned.resume(resuming("s", None, None))).await;
+    let second = soon(other.append(plain("t", &["y"]))).await;
+    bench.engine.step(1).await;
+    bench.engine.waiting().await;
+    bench.engine.refuse_next(EngineError::Full("a test".into()));
+    bench.engine.go();
+    assert_eq!(soon(first).await, stored(0, 1));
+    refused(soon(resumed).await, Code::StorageFull, "");
+    refused(soon(second).await, Code::StorageFull, "");
+    // It had no effect, as it was told.
+    refused(send(&mut poisoned, plain("s", &["b"])).await, Code::SessionPoisoned, "P-12");
+    assert_eq!(bench.texts("s").await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn p12_a_refused_commit_poisons_the_sessions_whose_appends_were_in_it() {
     let bench = Bench::with_stream("s").await;
     let mut c = bench.connect();
@@ -184,4 +208,27 @@ async fn p12_a_refused_commit_poisons_the_sessions_whose_appends_were_in_it() {
     refused(soon(behind).await, Code::SessionPoisoned, "P-12");
     answer(c.resume(resuming("s", None, None))).await.unwrap();
     assert_eq!(send(&mut c, plain("s", &["a"])).await, stored(0, 1));
+}
+
+#[tokio::test]
+async fn a_look_at_a_stream_that_a_trim_overtakes_shows_no_end_that_goes_back() {
+    let bench = Bench::with_stream("s").await;
+    bench.put("s", &["a", "b", "c"]).await;
+    let id = bench.describe("s").await.id;
+    bench.engine.hold_row(Key::Bounds(id));
+    let looking = tokio::spawn({
+        let broker = bench.broker.clone();
+        async move { broker.stream(&OPERATOR, &name("s")).await }
+    });
+    bench.engine.reads_held(1).await;
+    let trimming = tokio::spawn({
+        let broker = bench.broker.clone();
+        async move { broker.trim_stream(&OPERATOR, &name("s"), TrimTo::Offset(3)).await }
+    });
+    // The trim is stored, and describes the stream in its answer.
+    bench.engine.reads_held(2).await;
+    bench.engine.release_row(Key::Bounds(id));
+    let (looked, trimmed) = (soon(looking).await.expect("no panic").expect("it is there"), soon(trimming).await.expect("no panic").expect("it is there"));
+    assert_eq!((trimmed.first_offset, trimmed.next_offset), (3, 3));
+    assert_eq!(looked.next_offset, 3, "three events had been acknowledged before anybody looked");
 }

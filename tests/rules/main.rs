@@ -5,10 +5,8 @@
 mod cold;
 mod cursors;
 mod keys;
-mod model;
 mod producers;
 mod pulls;
-mod random;
 mod sessions;
 mod storage;
 mod streams;

@@ -449,6 +449,34 @@ async fn p12_an_append_whose_session_cannot_be_read_poisons_every_session_of_the
 }
 
 #[tokio::test]
+async fn p12_a_session_that_was_resumed_is_poisoned_again_by_the_next_frame_that_cannot_be_read() {
+    let bench = Bench::with_stream("s").await;
+    let mut c = bench.connect();
+    for (offset, which) in [None, Some(name("s")), None, Some(name("s"))].into_iter().enumerate() {
+        for _ in 0..3 {
+            soon(c.spoil(which.clone(), None)).await;
+        }
+        refused(send(&mut c, plain("s", &["x"])).await, Code::SessionPoisoned, "P-12");
+        answer(c.resume(resuming("s", None, None))).await.unwrap();
+        assert_eq!(send(&mut c, plain("s", &["x"])).await, stored(offset as u64, 1));
+    }
+}
+
+#[tokio::test]
+async fn p12_a_poisoned_session_that_was_forgotten_comes_back_poisoned() {
+    let bench = Bench::new().await;
+    let mut c = bench.connect();
+    refused(send(&mut c, plain("later", &["a"])).await, Code::NotFound, "");
+    bench.create("later").await;
+    for n in 0..3 * tidelog::types::limits::APPEND_SESSIONS {
+        assert!(send(&mut c, plain(&format!("none-{n}"), &["x"])).await.is_err());
+    }
+    refused(send(&mut c, plain("later", &["b"])).await, Code::SessionPoisoned, "P-12");
+    answer(c.resume(resuming("later", None, None))).await.unwrap();
+    assert_eq!(send(&mut c, plain("later", &["a"])).await, stored(0, 1));
+}
+
+#[tokio::test]
 async fn p12_opening_the_producer_again_does_not_end_the_poisoning() {
     let (_bench, mut c, epoch) = one().await;
     refused(send(&mut c, stamped("s", "p", epoch, 3, &["x"])).await, Code::ProducerSeqGap, "P-8");
@@ -618,6 +646,17 @@ async fn p18_a_failed_condition_says_whether_the_events_are_there_already() {
     let ahead = refused(bench.append(expecting(plain("s", &["a"]), 9)).await, Code::ConditionFailed, "P-18");
     assert!(!detail_bool(&ahead, "already_stored"));
     assert_eq!(bench.texts("s").await, ["zero", "a", "b"]);
+}
+
+#[tokio::test]
+async fn p18_a_failed_condition_whose_place_cannot_be_read_is_not_answered_with_a_guess() {
+    let bench = Bench::with_stream("s").await;
+    let id = bench.describe("s").await.id;
+    let attempt = expecting(plain("s", &["a"]), 0);
+    assert_eq!(bench.append(attempt.clone()).await, stored(0, 1));
+    // Of the resend the broker cannot tell any more whether it is its own success: `already_stored: false` would be a lie.
+    bench.memory.damage(id, 0);
+    refused(bench.append(attempt).await, Code::DataCorrupt, "S-6");
 }
 
 #[tokio::test]

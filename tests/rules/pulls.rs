@@ -251,7 +251,12 @@ async fn c4_c5_a_pull_may_open_ahead_of_the_cursor_and_not_behind_it() {
     refused(pull(&bench, PullRequest { from: Some(Start::Offset(1)), ..pulling("s", "x") }).await, Code::CursorAhead, "C-4");
     refused(pull(&bench, PullRequest { from: Some(Start::Offset(6)), ..pulling("s", "x") }).await, Code::PositionBeyondEnd, "C-3");
     refused(pull(&bench, PullRequest { log_epoch: Some(9), ..pulling("s", "x") }).await, Code::LogEpochChanged, "C-2");
-    refused(pull(&bench, pulling("s", "missing")).await, Code::NotFound, "");
+    let missing = pull(&bench, pulling("s", "missing")).await.unwrap_err();
+    assert_eq!(
+        (missing.code, &missing.details["hint"]),
+        (Code::NotFound, &"create the subscription first, or subscribe with create".into()),
+        "a pull has no `create` to set"
+    );
 }
 
 #[tokio::test]

@@ -209,7 +209,7 @@ impl State {
         stamp.base_offset
     }
 
-    pub(super) fn resume(&mut self, name: &StreamName, producer: Option<&ProducerId>, seq: Option<u64>, pipe: &Pipe) -> Result<(), Error> {
+    pub(super) fn resume(&mut self, name: &StreamName, producer: Option<&ProducerId>, seq: Option<u64>, pipe: Arc<Pipe>) -> Result<(), Error> {
         let stream = self.data_stream(name, None)?;
         if let Some(id) = producer {
             let state = self.producer(&ProducerKey::of_stream(stream, id.clone()));
@@ -227,7 +227,10 @@ impl State {
         } else if seq.is_some() {
             return Err(Error::bad("seq", "A session without a producer has no sequence numbers; leave `seq` out.").rule("P-12"));
         }
-        pipe.poisoned.store(false, Ordering::Relaxed);
+        // Should the group be refused, so is this: the session stays poisoned.
+        if pipe.poisoned.swap(false, Ordering::Relaxed) {
+            self.group.pipes.push(pipe);
+        }
         Ok(())
     }
 }

@@ -439,7 +439,7 @@ impl State {
             }
             Intent::Spoil { pipe, .. } => pipe.poisoned.store(true, std::sync::atomic::Ordering::Relaxed),
             Intent::Resume { stream, producer, seq, pipe, reply } => {
-                let result = self.resume(&stream, producer.as_ref(), seq, &pipe);
+                let result = self.resume(&stream, producer.as_ref(), seq, pipe);
                 self.answer(Answer::Done(reply, result));
             }
             Intent::Commit { request, fingerprint, author, reply } => {
@@ -590,7 +590,7 @@ impl State {
         self.producers.retain(|_, _| false);
         self.sub_names.retain(|_, _| false);
         self.keys.retain(|_, _| false);
-        // These appends are refused after all (P-12).
+        // These appends, and these ends of a poisoning, are refused after all (P-12).
         self.hopeful.drain(..).for_each(|pipe| pipe.poisoned.store(true, std::sync::atomic::Ordering::Relaxed));
         // Cursors hold what is not on disk: sessions, and acks of level `received` that were answered (C-16). Those stand;
         // only what the refused group did to them is taken back. A session it opened was never announced.

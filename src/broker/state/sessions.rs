@@ -219,7 +219,7 @@ impl State {
                 cursor::check_gap(next, ask.on_gap, view)?;
                 (self.new_subscription(stream_id, name, &SubscriptionFields::default(), next), next)
             }
-            None => return Err(subscription_not_found(stream, name).detail("hint", "set create to make it")),
+            None => return Err(subscription_not_found(stream, name).detail("hint", "create the subscription first, or subscribe with create")),
         };
         let now = self.now.mono;
         let broken = self.options.broken;

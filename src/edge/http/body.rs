@@ -21,8 +21,8 @@ pub enum NoBody {
     Refused(Error),
     /// Too slow: 408, answered below the envelope.
     TooSlow,
-    /// The client went away; nobody hears the answer.
-    Gone,
+    /// It ended early, or its chunks are broken: 400, answered below the envelope, if anybody still listens.
+    Broken,
 }
 
 /// Reads a whole body.
@@ -47,7 +47,7 @@ async fn read_within(body: Body, headers: &HeaderMap, limit: usize, grace: Durat
         let deadline = start + grace + Duration::from_secs(received as u64 / limits::BODY_MIN_RATE);
         match timeout_at(deadline, chunks.next()).await {
             Err(_) => return Err(NoBody::TooSlow),
-            Ok(Some(Err(_))) => return Err(NoBody::Gone),
+            Ok(Some(Err(_))) => return Err(NoBody::Broken),
             Ok(Some(Ok(chunk))) => {
                 received += chunk.len();
                 if received > limit {
@@ -73,12 +73,14 @@ impl IntoResponse for NoBody {
     fn into_response(self) -> Response {
         match self {
             Self::Refused(error) => Failure(error).into_response(),
-            Self::TooSlow | Self::Gone => {
-                let why = "The body came too slowly: send at least 1 KiB each second.\n";
-                (StatusCode::REQUEST_TIMEOUT, [(header::CONNECTION, "close")], why).into_response()
-            }
+            Self::TooSlow => below(StatusCode::REQUEST_TIMEOUT, "The body came too slowly: send at least 1 KiB each second.\n"),
+            Self::Broken => below(StatusCode::BAD_REQUEST, "The body ended early, or its chunks are broken; send it again.\n"),
         }
     }
+}
+
+fn below(status: StatusCode, why: &'static str) -> Response {
+    (status, [(header::CONNECTION, "close")], why).into_response()
 }
 
 impl From<Error> for NoBody {

@@ -4,54 +4,69 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::types::name::quote;
+use crate::types::name::{quote, short};
 use crate::types::{Code, Error, Result, limits};
+
+/// Most unknown fields that an error lists.
+const LISTED: usize = 4;
 
 /// Fields that were given and not yet asked for.
 #[derive(Debug)]
 pub struct Fields<'a>(Vec<(String, &'a RawValue)>);
 
-struct Pairs<'a>(Vec<(String, &'a RawValue)>);
+/// The first fields, and the name of the one that is too many.
+struct Pairs<'a>(Vec<(String, &'a RawValue)>, Option<String>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
         struct AnyObject;
         impl<'de> Visitor<'de> for AnyObject {
-            type Value = Vec<(String, &'de RawValue)>;
+            type Value = Pairs<'de>;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a JSON object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
+                let mut pairs = Pairs(Vec::new(), None);
+                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
+                    if pairs.0.len() < limits::JSON_FIELDS {
+                        pairs.0.push((name, value));
+                    } else if pairs.1.is_none() {
+                        pairs.1 = Some(name);
+                    }
                 }
                 Ok(pairs)
             }
         }
-        from.deserialize_map(AnyObject).map(Pairs)
+        from.deserialize_map(AnyObject)
     }
 }
 
 impl<'a> Fields<'a> {
     /// # Errors
-    /// `json_parsing_failed` when it is not one JSON object within the depth limit; `bad_parameter` for a field given twice.
+    /// `json_parsing_failed` when it is not one JSON object within the depth limit; `unknown_field` when it has more fields than any may
+    /// have; `bad_parameter` for a field given twice.
     pub fn parse(body: &'a [u8]) -> Result<Self> {
         let failed = |why: String| Error::new(Code::JsonParsingFailed, why);
         let text = std::str::from_utf8(body).map_err(|e| failed(format!("The body is not UTF-8 at byte {}.", e.valid_up_to())))?;
         if deeper_than(body, limits::JSON_DEPTH) {
             return Err(failed(format!("The body nests deeper than {} levels.", limits::JSON_DEPTH)));
         }
-        let Pairs(pairs) = serde_json::from_str(text).map_err(|e| {
+        let Pairs(pairs, more) = serde_json::from_str(text).map_err(|e| {
             if text.trim().is_empty() {
                 failed("The body is empty; send a JSON object.".into())
             } else {
-                failed(format!("The body is not a JSON object: {e}.")).detail("line", e.line()).detail("column", e.column())
+                // About another value than an object the library repeats that value.
+                let why = if e.is_data() { String::new() } else { format!(": {e}") };
+                failed(format!("The body is not a JSON object{why}.")).detail("line", e.line()).detail("column", e.column())
             }
         })?;
+        if let Some(name) = more {
+            let why = format!("More than {} fields in the body; no request has so many.", limits::JSON_FIELDS);
+            return Err(Error::new(Code::UnknownField, why).detail("field", &*short(&name)));
+        }
         for (i, (name, _)) in pairs.iter().enumerate() {
             if pairs[..i].iter().any(|(n, _)| n == name) {
-                return Err(Error::bad(name, format!("Field {} is given twice; give it once.", quote(name))));
+                return Err(Error::bad(&short(name), format!("Field {} is given twice; give it once.", quote(name))));
             }
         }
         Ok(Self(pairs))
@@ -136,13 +151,15 @@ impl<'a> Fields<'a> {
     /// Nothing else may be there.
     ///
     /// # Errors
-    /// `unknown_field`, listing every offender.
+    /// `unknown_field`, listing the offenders, at most [`LISTED`] of them.
     pub fn finish(self) -> Result<()> {
-        let Some((first, _)) = self.0.first() else { return Ok(()) };
-        let all: Vec<&str> = self.0.iter().map(|(n, _)| n.as_str()).collect();
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<_> = self.0.iter().take(LISTED).map(|(n, _)| short(n)).collect();
         let errors: Vec<serde_json::Value> = all.iter().map(|n| serde_json::json!({"field": n, "problem": "unknown"})).collect();
         Err(Error::new(Code::UnknownField, format!("Unknown field {}.", all.iter().map(|n| quote(n)).collect::<Vec<_>>().join(", ")))
-            .detail("field", first.as_str())
+            .detail("field", &*all[0])
             .detail("errors", errors))
     }
 }
@@ -203,6 +220,16 @@ mod tests {
     }
 
     #[test]
+    fn a_body_of_half_a_million_fields_is_refused_at_the_cost_of_reading_it() {
+        let body = |n: usize| format!("{{{}}}", (0..n).map(|i| format!("\"{i}\":1")).collect::<Vec<_>>().join(","));
+        assert!(Fields::parse(body(limits::JSON_FIELDS - 1).as_bytes()).is_ok() && Fields::parse(body(limits::JSON_FIELDS).as_bytes()).is_ok());
+        for n in [limits::JSON_FIELDS + 1, 500_000] {
+            let error = Fields::parse(body(n).as_bytes()).unwrap_err();
+            assert_eq!((error.code, error.details["field"].as_str()), (Code::UnknownField, Some("32")), "{n}");
+        }
+    }
+
+    #[test]
     fn numbers_and_words_are_held_to_their_lists() {
         let number = |body: &str| Fields::parse(body.as_bytes()).unwrap().take_number("n", 1, 10);
         assert_eq!((number(r#"{"n":1}"#), number(r#"{"n":10}"#), number("{}")), (Ok(Some(1)), Ok(Some(10)), Ok(None)));
@@ -212,6 +239,21 @@ mod tests {
         let word = |body: &str| Fields::parse(body.as_bytes()).unwrap().take_word("w", |w| (w == "yes").then_some(true), "yes");
         assert_eq!((word(r#"{"w":"yes"}"#), word("{}")), (Ok(Some(true)), Ok(None)));
         assert!(word(r#"{"w":"no"}"#).is_err() && word(r#"{"w":true}"#).is_err());
+    }
+
+    #[test]
+    fn an_object_of_thousands_of_fields_is_refused_at_once_and_nothing_is_said_back_at_length() {
+        let many: Vec<_> = (0..200_000).map(|i| format!("\"m{i}\":0")).collect();
+        let error = Fields::parse(format!("{{{}}}", many.join(",")).as_bytes()).unwrap_err();
+        assert_eq!((error.code, error.details["field"].as_str()), (Code::UnknownField, Some("m32")));
+        let long = "n".repeat(1 << 20);
+        for body in [format!("\"{long}\""), format!("{{\"{long}\":1,\"{long}\":1}}")] {
+            let error = Fields::parse(body.as_bytes()).unwrap_err();
+            assert!(error.message.len() + error.details.values().map(|v| v.to_string().len()).sum::<usize>() < 500, "{:?}", error.code);
+        }
+        let error = Fields::parse(format!("{{\"{long}\":1,\"b\":2,\"c\":3,\"d\":4,\"e\":5}}").as_bytes()).unwrap().finish().unwrap_err();
+        assert_eq!(error.details["errors"].as_array().unwrap().len(), LISTED);
+        assert!(error.message.len() < 500);
     }
 
     #[test]

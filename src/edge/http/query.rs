@@ -1,7 +1,10 @@
 //! The query of a URL, taken apart strictly: no parameter twice, none that the route does not know.
 
-use crate::types::name::quote;
+use crate::types::name::{quote, short};
 use crate::types::{Code, Error, Result};
+
+/// Most parameters of one query: each is compared with all before it.
+const PARAMETERS: usize = 32;
 
 /// Parameters that were given and not yet asked for.
 #[derive(Debug)]
@@ -16,8 +19,11 @@ impl Query {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name).ok_or_else(|| broken(pair))?;
             let value = decode(value).ok_or_else(|| broken(pair))?;
+            if pairs.len() == PARAMETERS {
+                return Err(Error::bad(&short(&name), format!("The query has more than {PARAMETERS} parameters; no address knows so many.")));
+            }
             if pairs.iter().any(|(n, _)| *n == name) {
-                return Err(Error::bad(&name, format!("Query parameter {} is given twice; give it once.", quote(&name))));
+                return Err(Error::bad(&short(&name), format!("Query parameter {} is given twice; give it once.", quote(&name))));
             }
             pairs.push((name, value));
         }
@@ -73,14 +79,14 @@ impl Query {
     pub fn finish(self) -> Result<()> {
         match self.0.into_iter().next() {
             None => Ok(()),
-            Some((name, _)) => Err(Error::bad(&name, format!("This address knows no query parameter {}.", quote(&name)))),
+            Some((name, _)) => Err(Error::bad(&short(&name), format!("This address knows no query parameter {}.", quote(&name)))),
         }
     }
 }
 
 fn broken(pair: &str) -> Error {
     let name = pair.split('=').next().unwrap_or_default();
-    Error::bad(name, format!("Query parameter {} has a broken % escape or is not UTF-8.", quote(name)))
+    Error::bad(&short(name), format!("Query parameter {} has a broken % escape or is not UTF-8.", quote(name)))
 }
 
 /// Decodes `+` and `%XX`. `None` for a broken escape or bytes that are not UTF-8.
@@ -126,6 +132,16 @@ mod tests {
             assert_eq!((error.code, error.details["field"].as_str()), (Code::BadParameter, Some(field)), "{raw}");
         }
         assert_eq!(Query::parse(Some("nope=1")).unwrap().finish().unwrap_err().details["field"], "nope");
+    }
+
+    #[test]
+    fn a_query_of_too_many_parameters_or_a_long_one_is_refused_in_few_words() {
+        let many = |count: usize| (0..count).map(|i| format!("p{i}")).collect::<Vec<_>>().join("&");
+        assert!(Query::parse(Some(&many(PARAMETERS))).is_ok());
+        assert_eq!(Query::parse(Some(&many(PARAMETERS + 1))).unwrap_err().code, Code::BadParameter);
+        let long = "n".repeat(10_000);
+        let error = Query::parse(Some(&long)).unwrap().finish().unwrap_err();
+        assert!(error.message.len() + error.details["field"].as_str().unwrap().len() < 400);
     }
 
     #[test]

@@ -24,6 +24,9 @@ use crate::wire::code;
 /// How long a peer has to take the last bytes and to close its side.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Bytes of a message that is on its way which show that its sender is there: as slow as a request body may be.
+const SLOWEST: u64 = limits::BODY_MIN_RATE * limits::PEER_DEAD.as_secs();
+
 /// Close codes of RFC 6455 that we send.
 pub mod close {
     /// Done.
@@ -140,6 +143,7 @@ impl Link {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
         while let Poll::Ready(message) = Pin::new(&mut self.ws).poll_next(cx) {
             self.clock.heard(Instant::now());
+            self.ws.get_mut().received = 0;
             match message {
                 Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
                     self.face.stats().frame_in();
@@ -169,6 +173,8 @@ impl Link {
                 return Poll::Pending;
             }
             match self.clock.due(Instant::now()) {
+                // It is in the middle of a long message over a slow line.
+                Some(Due::Dead) if std::mem::take(&mut self.ws.get_mut().received) >= SLOWEST => self.clock.heard(Instant::now()),
                 Some(Due::Dead) => return Poll::Ready(Heard::End(End::Gone)),
                 Some(Due::Undrained) => return Poll::Ready(Heard::End(self.too_slow())),
                 Some(Due::Ping) => self.ws.get_mut().outbox.push(Opcode::Ping, Bytes::new()),

@@ -167,6 +167,8 @@ pub struct Tee<S> {
     pub fragments: Fragments,
     /// A message had too many of them: nothing more is read.
     pub crumbled: bool,
+    /// Bytes that came since this was last set to 0.
+    pub received: u64,
 }
 
 impl<S> Tee<S> {
@@ -174,7 +176,7 @@ impl<S> Tee<S> {
     pub fn new(socket: S, early: &[u8]) -> Self {
         let mut fragments = Fragments::default();
         let crumbled = fragments.pass(early).is_err();
-        Self { socket, outbox: Outbox::default(), fragments, crumbled }
+        Self { socket, outbox: Outbox::default(), fragments, crumbled, received: 0 }
     }
 }
 
@@ -196,6 +198,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tee<S> {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
+        this.received += (buf.filled().len() - before) as u64;
         // What is whole before the frame that is too many is heard all the same.
         if let Err(good) = this.fragments.pass(&buf.filled()[before..]) {
             this.crumbled = true;

@@ -14,7 +14,7 @@ use rocksdb::{AsRawPtr as _, DB, DBRawIteratorWithThreadMode, DBRecoveryMode, Er
 use super::open::{LOCK, know_all_families, locked};
 use super::options::{self, RocksOptions, Shared, family};
 use super::recovery::{self, Verdict};
-use super::{durable, keys, reader};
+use super::{durable, keys, manifest, reader};
 use crate::log::{EngineError, OpenError, ReadLimits, RowKey, Space};
 use crate::types::{Batch, StreamId};
 
@@ -42,9 +42,19 @@ impl Closed {
     pub(in crate::log) fn open(dir: &Path) -> Result<(Option<Self>, Outside), OpenError> {
         let lock = lock(dir)?;
         let options = RocksOptions { cache_bytes: 64 << 20, ..RocksOptions::new(dir) };
-        know_all_families(&options)?;
         let mut outside = Outside::default();
         let db_dir = options.db_dir();
+        let failed = |e: std::io::Error| OpenError::Failed(format!("The files in {} cannot be read: {e}.", db_dir.display()));
+        // Neither a damaged list of files nor a damaged type in a log may come before RocksDB: it would never come back.
+        if let Some(what) = manifest::judge(&db_dir).map_err(failed)? {
+            outside.damage.push(what);
+            return Ok((None, outside));
+        }
+        if let Some((file, at)) = recovery::traps(&db_dir).map_err(failed)?.first() {
+            outside.damage.push(format!("the write-ahead log {} is damaged at byte {at}", file.display()));
+            return Ok((None, outside));
+        }
+        know_all_families(&options)?;
         let verdict = recovery::examine(&db_dir).map_err(|e| OpenError::Failed(format!("The logs in {} cannot be read: {e}.", db_dir.display())))?;
         if let Verdict::Damaged { file, offset } = &verdict {
             outside.damage.push(format!("the write-ahead log {} is damaged at byte {offset}, and acknowledged data follows", file.display()));
@@ -57,7 +67,11 @@ impl Closed {
             let families = options::families(&options, &shared)?;
             DB::open_cf_descriptors_read_only(&options::database(&options, &shared, recovery)?, &db_dir, families, false)
         };
-        let mut opened = open(DBRecoveryMode::TolerateCorruptedTailRecords);
+        // See `open`: the end of a log before the last is no torn write.
+        let mut opened = open(match verdict {
+            Verdict::TornEarlier { .. } => DBRecoveryMode::AbsoluteConsistency,
+            _ => DBRecoveryMode::TolerateCorruptedTailRecords,
+        });
         if let Verdict::TornTail { file, offset } = &verdict {
             outside.notes.push(format!(
                 "the write-ahead log {} ends in the middle of a record (byte {offset}): that group was never acknowledged, and the next start drops it",

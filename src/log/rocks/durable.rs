@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::faults;
+
 /// Name in the data directory.
 pub(super) const FILE: &str = "durable";
 /// First bytes: what this is, and its version.
@@ -23,7 +25,7 @@ const BYTES: usize = 20;
 /// Shortest time between two writes.
 const EVERY: Duration = Duration::from_secs(1);
 
-fn encode(sequence: u64) -> [u8; BYTES] {
+pub(super) fn encode(sequence: u64) -> [u8; BYTES] {
     let mut out = [0; BYTES];
     out[..8].copy_from_slice(&MAGIC);
     out[8..16].copy_from_slice(&sequence.to_le_bytes());
@@ -32,7 +34,7 @@ fn encode(sequence: u64) -> [u8; BYTES] {
     out
 }
 
-fn decode(bytes: &[u8]) -> Option<u64> {
+pub(super) fn decode(bytes: &[u8]) -> Option<u64> {
     let bytes: &[u8; BYTES] = bytes.try_into().ok()?;
     let sequence = u64::from_le_bytes(bytes[8..16].try_into().ok()?);
     (*bytes == encode(sequence)).then_some(sequence)
@@ -57,11 +59,16 @@ pub(super) fn examine(dir: &Path) -> Result<Option<u64>, String> {
 
 /// Writes the file: a temporary one, synced, then renamed over it.
 pub(super) fn record(dir: &Path, sequence: u64) -> std::io::Result<()> {
+    let reach = |point| faults::reach(point).map_err(std::io::Error::other);
     let (path, temporary) = (dir.join(FILE), dir.join("durable.new"));
+    reach(faults::DURABLE_WRITE)?;
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(&encode(sequence))?;
+    reach(faults::DURABLE_WRITTEN)?;
     file.sync_data()?;
-    std::fs::rename(&temporary, &path)
+    reach(faults::DURABLE_SYNCED)?;
+    std::fs::rename(&temporary, &path)?;
+    reach(faults::DURABLE_RENAMED)
 }
 
 /// Keeps the file up to date behind the commits.

@@ -1,21 +1,102 @@
 //! Places where a test can make the engine fail or die. Without the feature `faults` this is nothing at all.
 //!
-//! `TIDELOG_FAULTS="commit.after_write=abort@7,commit.before_write=error@3"`: at the N-th visit of the point, do it once.
+//! `TIDELOG_FAULTS="commit.after_write=abort@7,commit.before_write=error@3"`: at the N-th visit of the point, do it once: fail,
+//! die, or `stall` for a moment before what comes next.
 
 #[cfg(any(test, feature = "faults"))]
-pub(super) use real::Faults;
+pub(crate) use real::{Faults, reach};
 
 #[cfg(not(any(test, feature = "faults")))]
-pub(super) use none::Faults;
+pub(crate) use none::{Faults, reach};
 
-/// Before the set reaches the WAL.
-pub(super) const BEFORE_WRITE: &str = "commit.before_write";
-/// After it is on stable storage, before anyone is told.
-pub(super) const AFTER_WRITE: &str = "commit.after_write";
+macro_rules! points {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $act:ident;)*) => {
+        $($(#[$doc])* pub(crate) const $name: &str = $text;)*
+
+        /// Every point, and whether an error can be put there: where nothing can fail, only a death makes sense.
+        #[cfg(any(test, feature = "faults"))]
+        pub const POINTS: &[(&str, bool)] = &[$(($text, points!($act)),)*];
+    };
+    (fails) => { true };
+    (dies) => { false };
+}
+
+points! {
+    // open
+    /// The directory is locked, nothing of it was read.
+    OPEN_LOCKED = "open.locked", fails;
+    /// The directory of the database exists, the database perhaps not.
+    OPEN_MADE = "open.directory_made", fails;
+    /// Before our own reader judges the logs.
+    RECOVERY_SCAN = "recovery.before_scan", fails;
+    /// It has judged them; the engine has not opened them.
+    RECOVERY_SCANNED = "recovery.after_scan", fails;
+    /// The engine has replayed the logs; nothing was compared with the side file.
+    RECOVERY_OPENED = "recovery.opened", fails;
+    /// A torn group is about to be dropped.
+    RECOVERY_REPAIR = "recovery.before_repair", fails;
+    /// It was.
+    RECOVERY_REPAIRED = "recovery.after_repair", fails;
+    /// An accepted loss has a new `log_epoch`; the side file still names the old position.
+    LOSS_COUNTED = "recovery.loss_counted", fails;
+    /// The database is there, its format row is not.
+    FORMAT_WRITE = "open.before_format", fails;
+    /// The format row is durable, nothing else is.
+    FORMAT_WRITTEN = "open.after_format", fails;
+    /// Everything is open, nobody is served.
+    OPEN_DONE = "open.done", fails;
+    // the side file
+    /// Before the temporary file is made.
+    DURABLE_WRITE = "durable.before_write", fails;
+    /// It is written, not synced.
+    DURABLE_WRITTEN = "durable.written", fails;
+    /// It is synced, not renamed.
+    DURABLE_SYNCED = "durable.synced", fails;
+    /// It has its name.
+    DURABLE_RENAMED = "durable.renamed", fails;
+    // commit
+    /// Before the set reaches the WAL.
+    BEFORE_WRITE = "commit.before_write", fails;
+    /// After it is on stable storage, before anyone is told.
+    AFTER_WRITE = "commit.after_write", fails;
+    /// The engine has told the loop; no reader sees it.
+    PUBLISH = "commit.before_publish", dies;
+    /// Readers see it, its callers have no answer.
+    ANSWER = "commit.before_answer", dies;
+    /// Everybody was answered.
+    ANSWERED = "commit.after_answer", dies;
+    // trim
+    /// Before a set with a range tombstone reaches the WAL.
+    TRIM_RANGE = "trim.before_range", fails;
+    /// The tombstone is durable.
+    TRIM_RANGED = "trim.after_range", fails;
+    /// Before files are dropped.
+    TRIM_DROP = "trim.before_drop", fails;
+    /// They are.
+    TRIM_DROPPED = "trim.after_drop", fails;
+    // deletion
+    /// The stream is marked, its rows and batches are there.
+    DELETE_BEGUN = "delete.begun", dies;
+    /// They are gone, its files are not.
+    DELETE_FINISHED = "delete.finished", dies;
+    /// A start has found a deletion that was interrupted.
+    DELETE_RESUMED = "delete.resumed", dies;
+    // close and checkpoint
+    /// Everything is in the WAL, nothing was flushed for the end.
+    FLUSH = "close.before_flush", fails;
+    /// It is flushed; the side file may be older.
+    FLUSHED = "close.after_flush", fails;
+    /// The database is closed, the process is not at its end.
+    CLOSED = "close.done", dies;
+    /// The directory of a checkpoint exists, and is empty.
+    CHECKPOINT_MADE = "checkpoint.directory_made", fails;
+    /// The checkpoint is there, and nobody was told.
+    CHECKPOINT_DONE = "checkpoint.done", fails;
+}
 
 #[cfg(not(any(test, feature = "faults")))]
 mod none {
-    pub(in super::super) struct Faults;
+    pub(crate) struct Faults;
 
     impl Faults {
         pub(in super::super) fn from_env() -> Result<Self, String> {
@@ -32,16 +113,29 @@ mod none {
             Ok(())
         }
     }
+
+    #[inline(always)]
+    pub(crate) fn reach(_point: &str) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 #[cfg(any(test, feature = "faults"))]
 mod real {
+    use std::sync::LazyLock;
+    use std::time::Duration;
+
     use parking_lot::Mutex;
+
+    /// Long enough for a reader to see something and to say so.
+    const STALL: Duration = Duration::from_millis(300);
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Act {
         Error,
         Abort,
+        /// Takes a while, so that others see what is the case before it.
+        Stall,
     }
 
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,38 +146,51 @@ mod real {
         left: u64,
     }
 
+    /// What `TIDELOG_FAULTS` says, in binaries built with the feature: the same for everybody in the process.
+    static OF_THE_PROCESS: LazyLock<Result<Faults, String>> = LazyLock::new(|| {
+        let faults = Faults { rules: Mutex::default(), skip_sync: false };
+        let text = if cfg!(feature = "faults") { std::env::var("TIDELOG_FAULTS").unwrap_or_default() } else { String::new() };
+        text.split(',').map(str::trim).filter(|rule| !rule.is_empty()).try_for_each(|rule| faults.add(rule))?;
+        Ok(faults)
+    });
+
+    /// A point outside the engine's commits: acts if a rule of the process says so.
+    pub(crate) fn reach(point: &str) -> Result<(), String> {
+        OF_THE_PROCESS.as_ref().map_or(Ok(()), |faults| faults.act(point))
+    }
+
     /// The rules, each used up once.
-    pub(in super::super) struct Faults {
+    pub(crate) struct Faults {
         rules: Mutex<Vec<Rule>>,
         skip_sync: bool,
     }
 
     impl Faults {
-        /// From `TIDELOG_FAULTS` in binaries built with the feature; tests of the library add theirs by hand.
+        /// None of its own: tests of the library add theirs by hand. Says what is wrong with those of the process.
         pub(in super::super) fn from_env() -> Result<Self, String> {
-            #[cfg(feature = "faults")]
-            let text = std::env::var("TIDELOG_FAULTS").unwrap_or_default();
-            #[cfg(not(feature = "faults"))]
-            let text = String::new();
+            if let Err(why) = &*OF_THE_PROCESS {
+                return Err(why.clone());
+            }
             // The one promise that only the engine can break (`broker/broken.rs` has the others): S-1, seen by a power cut alone.
             let skip_sync = cfg!(feature = "faults") && std::env::var("TIDELOG_BREAK").is_ok_and(|word| word == "skip_sync");
-            let faults = Self { rules: Mutex::default(), skip_sync };
-            text.split(',').map(str::trim).filter(|rule| !rule.is_empty()).try_for_each(|rule| faults.add(rule))?;
-            Ok(faults)
+            Ok(Self { rules: Mutex::default(), skip_sync })
         }
 
-        /// Adds one rule: `point=error@N` or `point=abort@N`, N from 1.
+        /// Adds one rule: `point=error@N`, `point=abort@N` or `point=stall@N`, N from 1.
         pub(in super::super) fn add(&self, text: &str) -> Result<(), String> {
-            let wrong = || format!("fault {text:?} is not point=error@N or point=abort@N with N from 1");
+            let wrong = || format!("fault {text:?} is not point=error@N, point=abort@N or point=stall@N with N from 1");
             let (point, rest) = text.split_once('=').ok_or_else(wrong)?;
             let (act, count) = rest.split_once('@').ok_or_else(wrong)?;
             let act = match act {
                 "error" => Act::Error,
                 "abort" => Act::Abort,
+                "stall" => Act::Stall,
                 _ => return Err(wrong()),
             };
-            if point != super::BEFORE_WRITE && point != super::AFTER_WRITE {
-                return Err(format!("there is no fault point {point:?}; there are {} and {}", super::BEFORE_WRITE, super::AFTER_WRITE));
+            match super::POINTS.iter().find(|(name, _)| *name == point) {
+                None => return Err(format!("there is no fault point {point:?}; `POINTS` in src/log/rocks/faults.rs has them all")),
+                Some((_, false)) if act == Act::Error => return Err(format!("nothing can fail at {point}; it takes abort@N only")),
+                Some(_) => {}
             }
             let left = count.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)?;
             self.rules.lock().push(Rule { point: point.to_owned(), act, left });
@@ -95,15 +202,25 @@ mod real {
             self.skip_sync
         }
 
-        /// Acts if a rule says so.
+        /// Acts if a rule says so, one of its own or one of the process.
         pub(in super::super) fn visit(&self, point: &str) -> Result<(), String> {
-            let mut rules = self.rules.lock();
-            for rule in rules.iter_mut().filter(|rule| rule.point == point && rule.left > 0) {
+            self.act(point)?;
+            reach(point)
+        }
+
+        fn act(&self, point: &str) -> Result<(), String> {
+            let mut due = Vec::new();
+            for rule in self.rules.lock().iter_mut().filter(|rule| rule.point == point && rule.left > 0) {
                 rule.left -= 1;
-                match (rule.left, rule.act) {
-                    (0, Act::Error) => return Err(format!("fault injected at {point}")),
-                    (0, Act::Abort) => std::process::abort(),
-                    _ => {}
+                if rule.left == 0 {
+                    due.push(rule.act);
+                }
+            }
+            for act in due {
+                match act {
+                    Act::Error => return Err(format!("fault injected at {point}")),
+                    Act::Abort => std::process::abort(),
+                    Act::Stall => std::thread::sleep(STALL),
                 }
             }
             Ok(())
@@ -126,7 +243,9 @@ mod real {
         #[test]
         fn a_malformed_fault_is_refused_with_a_sentence() {
             let faults = Faults { rules: Mutex::default(), skip_sync: false };
-            for wrong in ["", "x", "commit.before_write=error", "commit.before_write=error@0", "commit.before_write=sleep@1", "other=error@1"] {
+            for wrong in
+                ["", "x", "commit.before_write=error", "commit.before_write=error@0", "commit.before_write=sleep@1", "other=error@1", "delete.begun=error@1"]
+            {
                 assert!(faults.add(wrong).is_err(), "{wrong:?}");
             }
         }

@@ -5,13 +5,16 @@
 
 mod closed;
 mod durable;
-mod faults;
+pub(crate) mod faults;
 mod keys;
+mod manifest;
 mod open;
 mod options;
 mod raw;
 mod reader;
 mod recovery;
+#[doc(hidden)]
+pub mod seams;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -38,7 +41,7 @@ use options::{Shared, family};
 use space::Space;
 
 pub(super) use closed::{Closed, Rows};
-pub use options::RocksOptions;
+pub use options::{RocksOptions, open_files};
 #[doc(hidden)]
 pub use raw::raw_write;
 
@@ -68,10 +71,12 @@ struct Store {
 
 impl Store {
     fn flush(&self) -> Result<(), String> {
+        faults::reach(faults::FLUSH)?;
         let mut how = FlushOptions::default();
         how.set_wait(true);
         let families: Vec<_> = family::ALL.into_iter().filter_map(|name| self.db.cf_handle(name)).collect();
-        families.into_iter().try_for_each(|cf| self.db.flush_cf_opt(cf, &how)).map_err(rocksdb::Error::into_string)
+        families.into_iter().try_for_each(|cf| self.db.flush_cf_opt(cf, &how)).map_err(rocksdb::Error::into_string)?;
+        faults::reach(faults::FLUSHED)
     }
 }
 
@@ -94,6 +99,7 @@ impl Rocks {
         let sequence = opened.db.latest_sequence_number();
         let keeper = Keeper::start(&options.dir, sequence).map_err(|e| OpenError::Failed(format!("No thread for the known-durable file: {e}.")))?;
         let space = open::watch_space(&options);
+        faults::reach(faults::OPEN_DONE).map_err(OpenError::Failed)?;
         let (sender, receiver) = oneshot::channel();
         let store = Store { db: opened.db, shared: opened.shared, _lock: opened.lock, _gone: sender };
         Ok(Self {
@@ -130,6 +136,9 @@ impl Rocks {
 
     fn write(&self, store: &Store, set: &WriteSet) -> Result<(), EngineError> {
         self.faults.visit(faults::BEFORE_WRITE).map_err(|reason| self.finish(reason))?;
+        if !set.ranges.is_empty() {
+            self.faults.visit(faults::TRIM_RANGE).map_err(|reason| self.finish(reason))?;
+        }
         let batch = encode(&store.db, set)?;
         match store.db.write_opt(batch, &options::commit(!self.faults.skips_sync())) {
             Ok(()) => {}
@@ -138,6 +147,9 @@ impl Rocks {
             Err(error) => return Err(self.finish(error.into_string())),
         }
         self.faults.visit(faults::AFTER_WRITE).map_err(|reason| self.finish(reason))?;
+        if !set.ranges.is_empty() {
+            self.faults.visit(faults::TRIM_RANGED).map_err(|reason| self.finish(reason))?;
+        }
         self.keeper.committed(store.db.latest_sequence_number());
         Ok(())
     }
@@ -246,8 +258,10 @@ impl Engine for Rocks {
         let Some(last) = before.map_or(Some(u64::MAX), |before| before.checked_sub(1)) else { return Ok(()) };
         self.blocking(move |store| {
             let log = reader::family(&store.db, family::LOG)?;
+            let refused = |error: String| EngineError::Refused(format!("no space was reclaimed: {error}"));
+            faults::reach(faults::TRIM_DROP).map_err(refused)?;
             let done = store.db.delete_file_in_range_cf(log, log_key(stream, 0), log_key(stream, last));
-            done.map_err(|error| EngineError::Refused(format!("no space was reclaimed: {error}")))
+            done.map_err(rocksdb::Error::into_string).and_then(|()| faults::reach(faults::TRIM_DROPPED)).map_err(refused)
         })
         .await
     }
@@ -257,11 +271,12 @@ impl Engine for Rocks {
         self.blocking(move |store| {
             let failed = |error: String| EngineError::Refused(format!("no checkpoint was made at {}: {error}", dest.display()));
             DirBuilder::new().mode(0o700).create(&dest).map_err(|e| failed(e.to_string()))?;
-            let made = Checkpoint::new(&store.db).and_then(|checkpoint| checkpoint.create_checkpoint(options::db_dir(&dest)));
-            made.map_err(|error| {
+            let make = || Checkpoint::new(&store.db).and_then(|checkpoint| checkpoint.create_checkpoint(options::db_dir(&dest)));
+            let made = faults::reach(faults::CHECKPOINT_MADE).and_then(|()| make().map_err(rocksdb::Error::into_string));
+            made.and_then(|()| faults::reach(faults::CHECKPOINT_DONE)).map_err(|error| {
                 // Only what this call made: the directory did not exist before.
                 let _ = std::fs::remove_dir_all(&dest);
-                failed(error.into_string())
+                failed(error)
             })
         })
         .await
@@ -324,6 +339,7 @@ impl Engine for Rocks {
             // It only ever ends by being dropped.
             let _ = gone.await;
         }
+        let _ = faults::reach(faults::CLOSED);
         // Everything committed is in the WAL: a flush that failed costs time at the next start, not data.
         flushed.map_err(|error| EngineError::Failed(format!("the last flush failed, the next start replays the log: {error}")))
     }

@@ -11,7 +11,7 @@ use rocksdb::{DB, DBRecoveryMode, ErrorKind, Options};
 
 use super::options::{self, RocksOptions, Shared, family};
 use super::recovery::{self, Verdict};
-use super::{durable, space};
+use super::{durable, faults, manifest, space};
 use crate::log::OpenError;
 use crate::log::rows::{self, FORMAT_VERSION, Key, value};
 use crate::types::TimeUs;
@@ -31,17 +31,25 @@ pub(super) fn open(options: &RocksOptions) -> Result<Opened, OpenError> {
     let dir = &options.dir;
     make_private(dir, true)?;
     let lock = lock(dir)?;
+    reach(faults::OPEN_LOCKED)?;
     make_private(&options.db_dir(), false)?;
+    reach(faults::OPEN_MADE)?;
     let fresh = !options.db_dir().join("CURRENT").exists();
     let recorded = durable::recorded(dir).unwrap_or(0);
     if fresh && recorded > 0 && !options.accept_loss {
         return Err(lost(dir, 0, recorded));
+    }
+    if let Some(what) =
+        manifest::judge(&options.db_dir()).map_err(|e| OpenError::Failed(format!("The files in {} cannot be read: {e}.", options.db_dir().display())))?
+    {
+        return Err(hopeless(dir, &what));
     }
     if !fresh {
         know_all_families(options)?;
     }
     let shared = Shared::new(options);
     let (db, torn) = recover(options, &shared)?;
+    reach(faults::RECOVERY_OPENED)?;
     let recovered = db.latest_sequence_number();
     if recovered < recorded && !options.accept_loss {
         return Err(lost(dir, recovered, recorded));
@@ -51,6 +59,10 @@ pub(super) fn open(options: &RocksOptions) -> Result<Opened, OpenError> {
     }
     check_format(&db, dir, fresh)?;
     Ok(Opened { db, shared, lock })
+}
+
+fn reach(point: &str) -> Result<(), OpenError> {
+    faults::reach(point).map_err(OpenError::Failed)
 }
 
 /// Makes a directory that only its owner can enter. One that exists is closed to others unless it is the data directory itself, which may be
@@ -118,16 +130,24 @@ enum Loss {
 /// dropped, because nobody was told it is stored (`storage.md` section 3).
 fn recover(options: &RocksOptions, shared: &Shared) -> Result<(DB, Loss), OpenError> {
     let db_dir = options.db_dir();
+    reach(faults::RECOVERY_SCAN)?;
     let verdict = recovery::examine(&db_dir).map_err(|e| OpenError::Failed(format!("The logs in {} cannot be read: {e}.", db_dir.display())))?;
+    reach(faults::RECOVERY_SCANNED)?;
     if let Verdict::Damaged { file, offset } = &verdict {
-        let what = format!("{} is damaged at byte {offset}, and acknowledged data follows", file.display());
+        let what = format!("{} is damaged at byte {offset}, and so is acknowledged data there or behind", file.display());
         if !options.accept_loss {
             return Err(OpenError::Refused(advise(&options.dir, &what)));
         }
         tracing::error!("ACKNOWLEDGED EVENTS ARE LOST by the operator's word: {what}; everything from there on is dropped");
         return give_up_tail(options, shared, &what).map(|db| (db, Loss::Acknowledged));
     }
-    let error = match open_db(options, shared, DBRecoveryMode::TolerateCorruptedTailRecords) {
+    // A log that is not the last was whole when the next one began. The engine would take a damaged end of it for a torn write and go on with
+    // the next log, a hole; strictly, it passes over the file only if nothing in it is needed any more.
+    let mode = match verdict {
+        Verdict::TornEarlier { .. } => DBRecoveryMode::AbsoluteConsistency,
+        _ => DBRecoveryMode::TolerateCorruptedTailRecords,
+    };
+    let error = match open_db(options, shared, mode) {
         Ok(db) => {
             if let Verdict::TornTail { file, offset } = &verdict {
                 tracing::warn!(file = %file.display(), offset, "the log ended in the middle of a record: that group was never acknowledged, and is dropped");
@@ -166,8 +186,14 @@ fn recover(options: &RocksOptions, shared: &Shared) -> Result<(DB, Loss), OpenEr
 
 /// Opens up to the damaged spot of the log and forgets the rest.
 fn give_up_tail(options: &RocksOptions, shared: &Shared, why: &str) -> Result<DB, OpenError> {
-    open_db(options, shared, DBRecoveryMode::PointInTime)
-        .map_err(|error| OpenError::Refused(advise(&options.dir, &format!("stored bytes are damaged: {why}; then: {error}"))))
+    reach(faults::RECOVERY_REPAIR)?;
+    if options.accept_loss {
+        recovery::defuse(&options.db_dir()).map_err(|e| OpenError::Failed(format!("The logs in {} cannot be written: {e}.", options.db_dir().display())))?;
+    }
+    let opened = open_db(options, shared, DBRecoveryMode::PointInTime);
+    let db = opened.map_err(|error| OpenError::Refused(advise(&options.dir, &format!("stored bytes are damaged: {why}; then: {error}"))))?;
+    reach(faults::RECOVERY_REPAIRED)?;
+    Ok(db)
 }
 
 fn open_db(options: &RocksOptions, shared: &Shared, recovery: DBRecoveryMode) -> Result<DB, rocksdb::Error> {
@@ -177,6 +203,15 @@ fn open_db(options: &RocksOptions, shared: &Shared, recovery: DBRecoveryMode) ->
 fn lost(dir: &Path, found: u64, recorded: u64) -> OpenError {
     let what = format!("commits up to {recorded} were acknowledged, but only those up to {found} are there (S-7): is this an old copy?");
     OpenError::Refused(advise(dir, &what))
+}
+
+/// What cannot be opened whatever loss is accepted.
+fn hopeless(dir: &Path, what: &str) -> OpenError {
+    OpenError::Refused(format!(
+        "The data directory {} is refused: {what}. Nothing can be served without it. First make a copy of the directory. Then put back the \
+         right one from a copy or checkpoint.",
+        dir.display()
+    ))
 }
 
 /// What is wrong, and the three ways out.
@@ -197,22 +232,32 @@ fn accept(db: &DB, dir: &Path) -> Result<(), String> {
         counters.log_epoch += 1;
         db.put_cf_opt(meta, &key, rows::encode(&counters), &options::commit(true)).map_err(|e| e.to_string())?;
     }
+    faults::reach(faults::LOSS_COUNTED)?;
     durable::record(dir, db.latest_sequence_number()).map_err(|e| e.to_string())
 }
 
-/// Writes the format row at the first start; afterwards it must be there and not newer than this version.
+/// Writes the format row at the first start; afterwards it must be there and not newer than this version. The counters must be readable, too.
 fn check_format(db: &DB, dir: &Path, fresh: bool) -> Result<(), OpenError> {
     let failed = |error: &dyn std::fmt::Display| OpenError::Failed(format!("The format of {} cannot be read or written: {error}.", dir.display()));
     let meta = db.cf_handle(family::META).ok_or_else(|| failed(&"no column family meta"))?;
+    let get = |key: &[u8]| {
+        db.get_cf(meta, key).map_err(|error| match error.kind() {
+            ErrorKind::Corruption => hopeless(dir, &format!("a row that everything rests on is damaged ({error})")),
+            _ => failed(&error),
+        })
+    };
+    get(&Key::Counters.encode().bytes)?;
     let key = Key::Format.encode().bytes;
-    let Some(bytes) = db.get_cf(meta, &key).map_err(|e| failed(&e))? else {
+    let Some(bytes) = get(&key)? else {
         // A crash at the very first start leaves an empty database.
         if !fresh && db.latest_sequence_number() > 0 {
             return Err(OpenError::Refused(advise(dir, "it has no format row, so Tidelog did not write it or the row is lost")));
         }
+        reach(faults::FORMAT_WRITE)?;
         let secret: [u8; 32] = rand::random();
         let row = value::Format { version: FORMAT_VERSION, created_us: TimeUs::now().0, secret: secret.to_vec() };
-        return db.put_cf_opt(meta, &key, rows::encode(&row), &options::commit(true)).map_err(|e| failed(&e));
+        db.put_cf_opt(meta, &key, rows::encode(&row), &options::commit(true)).map_err(|e| failed(&e))?;
+        return reach(faults::FORMAT_WRITTEN);
     };
     let row: value::Format = rows::decode(&bytes).map_err(|e| OpenError::Refused(advise(dir, &e)))?;
     if row.version > FORMAT_VERSION {

@@ -106,7 +106,8 @@ pub(super) fn database(options: &RocksOptions, shared: &Shared, recovery: DBReco
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     db.set_max_background_jobs((cores / 2).clamp(2, 8) as i32);
     db.set_max_subcompactions(1);
-    db.set_max_open_files(open_files());
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    db.set_max_open_files(open_files(files) as i32);
     db.set_keep_log_file_num(10);
     db.set_max_log_file_size(32 * MIB);
     db.set_max_manifest_file_size(128 * MIB);
@@ -118,10 +119,9 @@ pub(super) fn database(options: &RocksOptions, shared: &Shared, recovery: DBReco
     Ok(db)
 }
 
-/// Half of what the process may open, at most 4096: the rest is for sockets.
-fn open_files() -> i32 {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    (limit / 2).clamp(64, 4096) as i32
+/// Tables that may be open, where the process may open `limit` files: half of it, at most 4096. The rest is for sockets.
+pub fn open_files(limit: u64) -> u64 {
+    (limit / 2).clamp(64, 4096)
 }
 
 /// All column families with their options.

@@ -38,7 +38,7 @@ pub(super) fn read(db: &DB, stream: StreamId, from: u64, limits: ReadLimits) -> 
         options.set_readahead_size(READAHEAD_BYTES);
         options.fill_cache(false);
     }
-    let mut walk = Walk { iter: db.raw_iterator_cf_opt(family(db, family::LOG)?, options), stream, until: limits.until };
+    let mut walk = Walk { iter: db.raw_iterator_cf_opt(family(db, family::LOG)?, options), stream, until: limits.until, not_below: limits.not_below };
     let mut run = Run::new(stream, limits);
     let outcome = walk.fill(&mut run, from.max(limits.not_below));
     run.end(outcome)
@@ -46,15 +46,19 @@ pub(super) fn read(db: &DB, stream: StreamId, from: u64, limits: ReadLimits) -> 
 
 /// See [`crate::log::Engine::last`].
 pub(super) fn last(db: &DB, stream: StreamId, not_below: u64) -> Result<Option<Arc<Batch>>, EngineError> {
-    let mut walk = Walk { iter: db.raw_iterator_cf_opt(family(db, family::LOG)?, bounds(stream, not_below)), stream, until: u64::MAX };
+    let mut walk = Walk { iter: db.raw_iterator_cf_opt(family(db, family::LOG)?, bounds(stream, not_below)), stream, until: u64::MAX, not_below };
     walk.iter.seek_to_last();
-    match walk.base()? {
-        Some(base) => walk.batch(base).map(Some),
-        None => match walk.iter.status() {
-            Ok(()) => Ok(None),
-            Err(error) => Err(walk.damaged_end(not_below, &error)),
-        },
+    let mut last = walk.base()?;
+    if last.is_none() && walk.iter.status().is_err() {
+        last = match walk.last_up_to(u64::MAX) {
+            Ok(last) => last,
+            Err(error) => return Err(walk.damaged_end(not_below, &error)),
+        };
+        if let Some(base) = last {
+            walk.iter.seek(log_key(stream, base));
+        }
     }
+    last.map(|base| walk.batch(base)).transpose()
 }
 
 fn bounds(stream: StreamId, not_below: u64) -> ReadOptions {
@@ -70,6 +74,7 @@ struct Walk<'a> {
     iter: Iter<'a>,
     stream: StreamId,
     until: u64,
+    not_below: u64,
 }
 
 impl Walk<'_> {
@@ -102,24 +107,47 @@ impl Walk<'_> {
             return Err(self.damaged(start, &error));
         }
         self.iter.seek_for_prev(log_key(self.stream, start));
-        match self.base()? {
-            Some(base) => {
-                let before = self.batch(base)?;
-                if before.head.end() > start {
-                    // The walk reads it again: it is in the cache.
-                    self.iter.seek(log_key(self.stream, base));
-                    return Ok(());
-                }
-                run.begins_after(&before);
+        let mut found = self.base()?;
+        if found.is_none() && self.iter.status().is_err() {
+            found = self.last_up_to(start).map_err(|error| self.damaged(start, &error))?;
+            if let Some(base) = found {
+                self.iter.seek(log_key(self.stream, base));
             }
-            None => {
-                if let Err(error) = self.iter.status() {
-                    return Err(self.damaged(start, &error));
-                }
+        }
+        if let Some(base) = found {
+            let before = self.batch(base)?;
+            if before.head.end() > start {
+                // The walk reads it again: it is in the cache.
+                self.iter.seek(log_key(self.stream, base));
+                return Ok(());
             }
+            run.begins_after(&before);
         }
         self.iter.seek(log_key(self.stream, start));
         Ok(())
+    }
+
+    /// The last base up to `limit`, looking forward only. Backward, the engine looks at the keys before this stream's too, and damage of
+    /// another stream would be in the way.
+    fn last_up_to(&mut self, limit: u64) -> Result<Option<u64>, rocksdb::Error> {
+        let (mut low, mut high, mut found) = (self.not_below, limit, None);
+        while low <= high {
+            let middle = if found.is_none() { low } else { low + (high - low) / 2 };
+            self.iter.seek(log_key(self.stream, middle));
+            self.iter.status()?;
+            match self.base().ok().flatten().filter(|base| *base <= high) {
+                Some(base) => {
+                    found = Some(base);
+                    let Some(next) = base.checked_add(1) else { break };
+                    low = next;
+                }
+                None => {
+                    let Some(below) = middle.checked_sub(1) else { break };
+                    high = below;
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Base of the batch the iterator is on.

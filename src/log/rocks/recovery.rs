@@ -7,15 +7,23 @@
 //! be that group. If a later record has begun, the group at the bad spot had been synced before, and answered.
 //!
 //! RocksDB alone is not enough: it takes a length that points beyond the end of the file for a truncated tail, so that one flipped bit in the
-//! last block would silently drop what follows. Hence the logs are read here before each open.
+//! last block would silently drop what follows. And at a record of a recyclable type in a log that is not recycled, which one flipped bit makes
+//! of any other, it stays for ever. Hence the logs are read here before each open.
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-const BLOCK: usize = 32 * 1024;
-const HEADER: usize = 7;
+/// Bytes of a block.
+pub(super) const BLOCK: usize = 32 * 1024;
+/// Bytes before the payload of a physical record.
+pub(super) const HEADER: usize = 7;
 const RECYCLABLE_HEADER: usize = 11;
+/// Types of records that RocksDB 11.8 never gets past: no torn write makes one, and no log of ours has them.
+const TRAPS: [u8; 6] = [5, 6, 7, 8, 11, 131];
+/// A type that RocksDB does not know.
+const NO_TYPE: u8 = 127;
 
 /// What the logs of a directory say.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,8 +38,8 @@ pub(super) enum Verdict {
     Damaged { file: PathBuf, offset: u64 },
 }
 
-/// Judges the logs in `dir`.
-pub(super) fn examine(dir: &Path) -> std::io::Result<Verdict> {
+/// The logs in `dir` that hold anything, in order.
+fn logs(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut logs = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
@@ -43,8 +51,14 @@ pub(super) fn examine(dir: &Path) -> std::io::Result<Verdict> {
         }
     }
     logs.sort();
+    Ok(logs.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Judges the logs in `dir`.
+pub(super) fn examine(dir: &Path) -> std::io::Result<Verdict> {
+    let logs = logs(dir)?;
     let last = logs.len().saturating_sub(1);
-    for (index, (_, file)) in logs.into_iter().enumerate() {
+    for (index, file) in logs.into_iter().enumerate() {
         let Some(spot) = scan(File::open(&file)?)? else { continue };
         let offset = spot.offset;
         return Ok(match (spot.followed, index == last) {
@@ -56,15 +70,21 @@ pub(super) fn examine(dir: &Path) -> std::io::Result<Verdict> {
     Ok(Verdict::Sound)
 }
 
+/// A place in a log that is not as it was written.
 #[derive(Debug, PartialEq, Eq)]
-struct Spot {
-    offset: u64,
-    /// A logical record begins after it.
-    followed: bool,
+pub(super) struct Spot {
+    pub(super) offset: u64,
+    /// A logical record begins after it, or it is no torn write.
+    pub(super) followed: bool,
+}
+
+/// [`scan`] in numbers: where, and whether a record begins after it.
+pub(super) fn spot(log: impl std::io::Read) -> std::io::Result<Option<(u64, bool)>> {
+    Ok(scan(log)?.map(|spot| (spot.offset, spot.followed)))
 }
 
 /// The first bad spot of a log.
-fn scan(mut log: impl std::io::Read) -> std::io::Result<Option<Spot>> {
+pub(super) fn scan(mut log: impl std::io::Read) -> std::io::Result<Option<Spot>> {
     let mut scanner = Scanner::default();
     let mut block = Vec::with_capacity(BLOCK);
     let mut offset = 0;
@@ -83,8 +103,41 @@ fn scan(mut log: impl std::io::Read) -> std::io::Result<Option<Spot>> {
     Ok(scanner.bad)
 }
 
+/// Damaged records in the logs of `dir` at which RocksDB would stay for ever: where their types stand.
+pub(super) fn traps(dir: &Path) -> std::io::Result<Vec<(PathBuf, u64)>> {
+    let mut traps = Vec::new();
+    for path in logs(dir)? {
+        let mut log = File::open(&path)?;
+        let mut scanner = Scanner::default();
+        let mut block = Vec::with_capacity(BLOCK);
+        let mut offset = 0;
+        loop {
+            block.clear();
+            if log.by_ref().take(BLOCK as u64).read_to_end(&mut block)? == 0 {
+                break;
+            }
+            scanner.block(offset, &block);
+            offset += block.len() as u64;
+        }
+        traps.extend(scanner.traps.into_iter().map(|at| (path.clone(), at)));
+    }
+    Ok(traps)
+}
+
+/// Gives such records a type that RocksDB calls damaged. Only by an operator's word, because it writes to what is judged here.
+pub(super) fn defuse(dir: &Path) -> std::io::Result<()> {
+    for (path, at) in traps(dir)? {
+        let file = File::options().write(true).open(path)?;
+        file.write_all_at(&[NO_TYPE], at)?;
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
 #[derive(Default)]
 struct Scanner {
+    /// Where types stand that RocksDB does not get past.
+    traps: Vec<u64>,
     /// Where the logical record began whose end has not come.
     open: Option<u64>,
     bad: Option<Spot>,
@@ -101,6 +154,11 @@ impl Scanner {
                 }
                 None => {
                     self.spoil(offset + at as u64);
+                    if TRAPS.contains(&block[at + HEADER - 1]) {
+                        // A record that was whole once: the last of the log, too, may have been acknowledged.
+                        self.traps.push(offset + (at + HEADER - 1) as u64);
+                        self.follow();
+                    }
                     // Lengths cannot be trusted from here on: look for a beginning at every byte of this block. Bytes of an event that look
                     // like one err to the safe side.
                     let begins = |from: &usize| matches!(record(&block[*from..]), Some(Physical { part: Part::Whole | Part::First, .. }));
@@ -151,13 +209,14 @@ enum Part {
     Note,
 }
 
-struct Physical {
+/// A part of a logical record, within one block.
+pub(super) struct Physical {
     part: Part,
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 /// The physical record at the beginning of `bytes`, if its CRC is right.
-fn record(bytes: &[u8]) -> Option<Physical> {
+pub(super) fn record(bytes: &[u8]) -> Option<Physical> {
     let header = bytes.first_chunk::<HEADER>()?;
     let stored = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
     let len = usize::from(u16::from_le_bytes([header[4], header[5]]));
@@ -180,7 +239,7 @@ fn record(bytes: &[u8]) -> Option<Physical> {
 }
 
 /// RocksDB stores CRCs of bytes that may hold CRCs: rotated, plus a constant.
-fn mask(crc: u32) -> u32 {
+pub(super) fn mask(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
@@ -192,7 +251,7 @@ pub(super) fn crc32c(parts: &[&[u8]]) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -228,7 +287,7 @@ mod tests {
     }
 
     /// Payloads of one value repeated hold nothing that looks like a record.
-    fn log_of(sizes: &[usize]) -> (Vec<u8>, Vec<usize>) {
+    pub(in super::super) fn log_of(sizes: &[usize]) -> (Vec<u8>, Vec<usize>) {
         let mut log = Vec::new();
         let begins = sizes.iter().enumerate().map(|(i, size)| write(&mut log, &vec![0x40 + i as u8; *size])).collect();
         (log, begins)

@@ -112,7 +112,10 @@ pub(super) fn decode_event(mut bytes: &[u8], strict: bool) -> Result<EventRef<'_
                         _ => return Err(bad(".headers", "has a malformed entry")),
                     }
                 }
-                event.headers.push((header_name, header_value));
+                // One more than allowed is enough for the builder to refuse them all; more are only memory.
+                if !strict || event.headers.len() <= limits::EVENT_HEADERS {
+                    event.headers.push((header_name, header_value));
+                }
             }
             (6, Wire::Varint(_)) if strict => return Err(bad(".removed", "is set by the server only")),
             (6, Wire::Varint(n)) => {

@@ -6,7 +6,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::codec::{EventIter, check_depth, check_json, decode_event, fingerprint, put_event};
 use super::stored::{Batch, BatchHead, Stamp, encode_header, write_prefix};
-use super::{EVENTS_FIELD, HEADER_BYTES, HEADROOM};
+use super::{EVENTS_FIELD, EVENTS_KEY, HEADER_BYTES, HEADROOM};
 use crate::types::error::{Code, Error};
 use crate::types::event::{Encoding, EventRef};
 use crate::types::id::StreamId;
@@ -38,11 +38,15 @@ impl Events {
         let mut builder = EventsBuilder::with_capacity(bytes.len());
         let mut rest = bytes;
         while !rest.is_empty() {
-            let before = rest;
             match varint::take_field(&mut rest) {
                 Some((EVENTS_FIELD, Wire::Bytes(event))) => {
                     builder.check(event)?;
-                    builder.events.buffer.put_slice(&before[..before.len() - rest.len()]);
+                    // Key and length may have been written longer than they need be. Stored they are as short as can be: by its first byte
+                    // the key is told from the server's fields.
+                    let buffer = &mut builder.events.buffer;
+                    buffer.put_u8(EVENTS_KEY);
+                    varint::put(buffer, event.len() as u64);
+                    buffer.put_slice(event);
                 }
                 Some((EVENTS_FIELD, _)) | None => return Err(malformed(builder.events.count)),
                 Some((number, _)) => {

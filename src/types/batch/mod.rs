@@ -20,7 +20,7 @@ mod tests;
 pub use codec::{EventIter, check_json, fingerprint};
 pub use events::{Events, EventsBuilder};
 pub use slice::Slice;
-pub use stored::{Batch, BatchHead, Rendered, Stamp, received};
+pub use stored::{Batch, BatchHead, Rendered, Stamp, has_room, received};
 
 /// Number of the field `events` in `Events` and in `EventBatch`.
 const EVENTS_FIELD: u32 = 15;

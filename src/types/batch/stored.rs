@@ -130,6 +130,9 @@ impl Batch {
         if (base_in_body, count_in_body, epoch_in_body) != (base_offset, u64::from(count), log_epoch) || count == 0 {
             return Err("header and body disagree".into());
         }
+        if !has_room(base_offset, count) || head.bytes_before.checked_add(u64::from(head.data_bytes)).is_none() {
+            return Err("its offsets or bytes go beyond the last number".into());
+        }
         Ok(Self { stream, head, value, rendered: OnceLock::new() })
     }
 
@@ -148,15 +151,20 @@ impl Batch {
         self.value.len() + self.rendered.get().map_or(0, |r| r.bytes.len()) + 200
     }
 
-    /// The events with their offsets.
+    /// The events with their offsets: as many as the head counts, whatever follows.
     pub fn events(&self) -> impl Iterator<Item = (u64, EventRef<'_>)> {
-        (self.head.base_offset..).zip(EventIter { rest: &self.value[HEADER_BYTES..] })
+        (self.head.base_offset..).zip(EventIter { rest: &self.value[HEADER_BYTES..] }).take(self.head.count as usize)
     }
 
     /// The JSON form; `render` makes it when nobody has before.
     pub fn rendered(&self, render: impl FnOnce(&Batch) -> Rendered) -> &Rendered {
         self.rendered.get_or_init(|| render(self))
     }
+}
+
+/// Do so many events have offsets from `base` on, and one after them? No broker gives out others; bytes may say anything.
+pub fn has_room(base: u64, count: u32) -> bool {
+    base.checked_add(u64::from(count)).is_some_and(|end| end < u64::MAX)
 }
 
 /// Reads an `EventBatch` a reader received (client side): no header, no CRC, unknown fields ignored.
@@ -189,6 +197,9 @@ pub fn received(stream: StreamId, body: &[u8]) -> Result<Batch, String> {
     }
     if events.count == 0 {
         return Err("an EventBatch without events".into());
+    }
+    if !has_room(stamp.base_offset, events.count) {
+        return Err("an EventBatch whose offsets go beyond the last".into());
     }
     Ok(events.stamp(stream, stamp))
 }

@@ -318,9 +318,9 @@ fn the_fingerprint_is_the_documented_one() {
 #[test]
 fn the_longest_prefix_fits_in_front_of_the_events() {
     let stamp =
-        Stamp { base_offset: u64::MAX - 1, time: TimeUs(-1), log_epoch: u64::MAX, author_user: u64::MAX, author_source: u64::MAX, bytes_before: u64::MAX };
+        Stamp { base_offset: u64::MAX - 2, time: TimeUs(-1), log_epoch: u64::MAX, author_user: u64::MAX, author_source: u64::MAX, bytes_before: u64::MAX - 1 };
     let batch = build(&[Sample::json("1")]).stamp(StreamId(u64::MAX), stamp);
-    let read = Batch::from_stored(StreamId(u64::MAX), u64::MAX - 1, batch.value().clone()).unwrap();
+    let read = Batch::from_stored(StreamId(u64::MAX), u64::MAX - 2, batch.value().clone()).unwrap();
     assert_eq!(read.head, batch.head);
 }
 
@@ -336,4 +336,34 @@ fn slices_outside_the_batch_are_none() {
     let all = Slice::of(batch.clone(), 0..100).unwrap();
     assert!(all.is_whole());
     assert_eq!(all.encode(), batch.body());
+}
+
+#[test]
+fn events_whose_keys_and_lengths_are_longer_than_they_need_be_are_stored_so_that_they_are_read() {
+    let content = content(&Sample::json("1"));
+    let long = [&[0xfa, 0x00, 0x80 | content.len() as u8, 0x80, 0x00][..], &content].concat();
+    let events = Events::from_wire(&long).unwrap();
+    assert_eq!((events.encoded(), events.iter().count()), (&one(&content)[..], 1));
+    let stamp = Stamp { base_offset: 7, time: TimeUs(1), log_epoch: 1, author_user: 1, author_source: 0, bytes_before: 0 };
+    let batch = events.stamp(StreamId(1), stamp);
+    assert_eq!(Batch::from_stored(StreamId(1), 7, batch.value().clone()).unwrap().events().count(), 1);
+}
+
+#[test]
+fn a_batch_whose_offsets_or_bytes_go_beyond_the_last_number_is_refused() {
+    let stamp = |base_offset, bytes_before| Stamp { base_offset, time: TimeUs(1), log_epoch: 1, author_user: 1, author_source: 0, bytes_before };
+    let two = || build(&[Sample::json("1"), Sample::json("2")]);
+    for (base, before, read) in [(u64::MAX - 3, 0, true), (u64::MAX - 2, 0, false), (u64::MAX, 0, false), (0, u64::MAX - 1, false), (0, u64::MAX - 2, true)] {
+        let batch = two().stamp(StreamId(1), stamp(base, before));
+        assert_eq!(Batch::from_stored(StreamId(1), base, batch.value().clone()).is_ok(), read, "{base} {before}");
+        assert_eq!(received(StreamId(1), &batch.body()).is_ok(), base < u64::MAX - 2, "{base}");
+    }
+}
+
+#[test]
+fn headers_without_end_are_refused_before_they_take_memory() {
+    let many = one(&[&content(&Sample::json("1"))[..], &[0x2a, 0x00].repeat(100_000)].concat());
+    let error = refused(&many);
+    assert_eq!((error.code, error.details["field"].as_str()), (Code::TooLarge, Some("events[0].headers")));
+    assert!(error.message.contains("33 entries"), "it stopped counting there: {}", error.message);
 }

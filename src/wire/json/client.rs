@@ -8,7 +8,7 @@ use super::write::{self, Members};
 use crate::types::request::{
     AckLevel, AppendRequest, CommitAck, CommitAppend, CommitRequest, Credit, Expect, OnGap, OpenProducerRequest, ResumeRequest, SubscribeRequest, Takeover,
 };
-use crate::types::{Error, Events, EventsBuilder, ProducerId, StreamName, SubscriptionName};
+use crate::types::{Error, Events, EventsBuilder, ProducerId, StreamName, SubscriptionName, limits};
 use crate::wire::convert;
 use crate::wire::frame::{About, ClientFrame, FrameError};
 
@@ -184,14 +184,14 @@ fn commit(mut o: Object<'_>) -> Result<ClientFrame, Error> {
 /// The members of a commit besides `t` and `req`: the same in frames and over REST.
 pub(super) fn commit_request(mut o: Object<'_>) -> Result<CommitRequest, Error> {
     let mut request = CommitRequest { producer: o.stamp()?, ..CommitRequest::default() };
-    o.items("acks", |path, raw| {
+    o.items("acks", limits::COMMIT_ACKS, |path, raw| {
         let mut a = Object::parse(path, raw.get())?;
         let subscription: SubscriptionName = a.subscription_if()?.ok_or_else(|| convert::missing(&a.at("subscription")))?;
         let ack = CommitAck { stream: a.stream()?, subscription, epoch: a.number("epoch")?, offset: a.number("offset")? };
         request.acks.push(ack);
         a.finish()
     })?;
-    o.items("appends", |path, raw| {
+    o.items("appends", limits::COMMIT_APPENDS, |path, raw| {
         let mut a = Object::parse(path, raw.get())?;
         let append = CommitAppend {
             stream: a.stream()?,
@@ -202,7 +202,7 @@ pub(super) fn commit_request(mut o: Object<'_>) -> Result<CommitRequest, Error> 
         request.appends.push(append);
         a.finish()
     })?;
-    o.items("checks", |path, raw| {
+    o.items("checks", limits::COMMIT_CHECKS, |path, raw| {
         let mut c = Object::parse(path.clone(), raw.get())?;
         let (stream, expected) = (c.text("stream")?, c.number("expected_next_offset")?);
         request.checks.push(convert::check(&path, &stream, expected)?);

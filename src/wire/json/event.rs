@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::object::{self, Object};
 use super::write;
-use crate::types::batch::{BatchHead, Rendered, Stamp};
+use crate::types::batch::{self, BatchHead, Rendered, Stamp};
 use crate::types::{Batch, Encoding, Error, EventRef, EventsBuilder, Slice, StreamId, TimeUs, limits};
 use crate::wire::convert;
 
@@ -232,7 +232,7 @@ fn read_headers<'a>(path: &str, raw: &'a RawValue) -> Result<Pairs<'a>, Error> {
     object::each_member(path, raw.get(), |name, value| {
         // One more than allowed is enough for the builder to refuse them all; more are only memory.
         if headers.len() <= limits::EVENT_HEADERS {
-            let value = object::string(&format!("{path}.{name}"), value.get())?;
+            let value = object::string(&object::join(path, &name), value.get())?;
             headers.push((name, value));
         }
         Ok(())
@@ -303,7 +303,7 @@ struct Author {
 /// # Errors
 /// A sentence when the text is not such an array.
 pub fn received_events(text: &str) -> Result<Vec<Slice>, String> {
-    let events: Vec<Received<'_>> = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let events: Vec<Received<'_>> = serde_json::from_str(text).map_err(|e| object::why(&e))?;
     let mut slices = Vec::new();
     let mut rest = &events[..];
     while let Some(first) = rest.first() {
@@ -325,7 +325,11 @@ pub fn received_events(text: &str) -> Result<Vec<Slice>, String> {
             author_source: first.author.source_id.unwrap_or(0),
             bytes_before: 0,
         };
-        let batch = Arc::new(builder.finish().map_err(|e| e.message.clone())?.stamp(StreamId(0), stamp));
+        let events = builder.finish().map_err(|e| e.message.clone())?;
+        if !batch::has_room(stamp.base_offset, events.count()) {
+            return Err(format!("events from {} on go beyond the last offset", stamp.base_offset));
+        }
+        let batch = Arc::new(events.stamp(StreamId(0), stamp));
         let range = batch.head.base_offset..batch.head.end();
         slices.extend(Slice::of(batch, range));
     }

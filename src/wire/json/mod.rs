@@ -15,4 +15,5 @@ pub use body::{
 };
 pub use client::{decode_client, decode_client_single, encode_client};
 pub use event::{each_event_json, event_json, events_json, received_events, single_line};
+pub(super) use server::subscribed_members;
 pub use server::{decode_server, encode_server, encode_server_single};

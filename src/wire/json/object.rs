@@ -9,12 +9,11 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer as _, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::types::limits::JSON_FIELDS;
+use crate::types::name::{clipped, short};
 use crate::types::request::{ProducerStamp, Start};
 use crate::types::{Code, Error, ProducerId, StreamId, StreamName, SubscriptionName};
 use crate::wire::convert::{self, MAX_INTEGER};
-
-/// Most members of one object. No frame has half as many; it bounds the memory an object of nonsense takes.
-const MEMBERS: usize = 32;
 
 /// The members of an object, not yet looked at.
 pub struct Object<'a> {
@@ -155,8 +154,10 @@ impl<'a> Object<'a> {
             if fields.iter().any(|(other, _)| *other == name) {
                 return Err(Error::bad(&at, format!("{} is given twice.", crate::types::name::quote(&at))));
             }
-            if fields.len() == MEMBERS {
-                return Err(Error::new(Code::UnknownField, format!("More than {MEMBERS} fields in one object; none has so many.")).detail("field", at));
+            if fields.len() == JSON_FIELDS {
+                return Err(
+                    Error::new(Code::UnknownField, format!("More than {JSON_FIELDS} fields in one object; none has so many.")).detail("field", &*short(&at))
+                );
             }
             fields.push((name, value));
             Ok(())
@@ -240,11 +241,11 @@ impl<'a> Object<'a> {
         self.take(name).map(|raw| Object::parse(self.at(name), raw.get())).transpose()
     }
 
-    /// The items of an array; absent = none.
-    pub fn items(&mut self, name: &'static str, mut each: impl FnMut(String, &'a RawValue) -> Result<(), Error>) -> Result<(), Error> {
+    /// The items of an array of a commit, at most so many (T-6); absent = none.
+    pub fn items(&mut self, name: &'static str, most: usize, mut each: impl FnMut(String, &'a RawValue) -> Result<(), Error>) -> Result<(), Error> {
         let Some(raw) = self.take(name) else { return Ok(()) };
         let path = self.at(name);
-        each_item(&path, raw.get(), |i, item| each(format!("{path}[{i}]"), item))
+        each_item(&path, raw.get(), |i, item| if i < most { each(format!("{path}[{i}]"), item) } else { Err(convert::too_many(&path, most)) })
     }
 
     /// A stream's name.
@@ -308,8 +309,19 @@ impl<'a> Object<'a> {
     }
 }
 
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+/// The path of a member. Names may be anything and of any length; a path is said back, so it is short.
+pub fn join(path: &str, name: &str) -> String {
+    let name = short(name);
+    if path.is_empty() { name.into_owned() } else { format!("{path}.{name}") }
+}
+
+/// What `serde_json` says about a value, which it may repeat, and that may be long.
+pub fn why(e: &serde_json::Error) -> String {
+    let (text, end) = (e.to_string(), format!(" at line {} column {}", e.line(), e.column()));
+    match text.strip_suffix(&end) {
+        Some(what) => clipped(what, 160).into_owned() + &end,
+        None => clipped(&text, 160).into_owned(),
+    }
 }
 
 /// The integer `raw` at `field`.

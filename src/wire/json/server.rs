@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::event;
+use super::object;
 use super::write::{self, Members};
 use crate::types::reply::{Acked, Appended, Committed, CommittedAck, CommittedAppend, GapReason, Lag, Origin, ProducerOpened, Subscribed};
 use crate::types::{Error, Slice, StreamId, StreamName};
@@ -36,13 +37,7 @@ fn write_server(out: &mut Vec<u8>, frame: &ServerFrame, single: bool) {
         ServerFrame::Hello(hello) => write_hello(out, hello),
         ServerFrame::Subscribed { sub, reply } => {
             let mut o = begin(out, "subscribed", *sub);
-            o.text("stream", reply.stream.as_str());
-            o.number("stream_id", reply.stream_id.0);
-            o.number_or_null("epoch", reply.epoch);
-            o.number("next", reply.next);
-            o.number("first_offset", reply.first_offset);
-            o.number("next_offset", reply.next_offset);
-            o.number("log_epoch", reply.log_epoch);
+            subscribed_members(&mut o, reply);
             o
         }
         ServerFrame::Events { sub, stream, slices, lag } => {
@@ -110,6 +105,17 @@ fn write_server(out: &mut Vec<u8>, frame: &ServerFrame, single: bool) {
         }
     };
     o.end();
+}
+
+/// The members of `subscribed` after `t` and `sub`: the same in frames and in event streams.
+pub fn subscribed_members(o: &mut Members<'_>, reply: &Subscribed) {
+    o.text("stream", reply.stream.as_str());
+    o.number("stream_id", reply.stream_id.0);
+    o.number_or_null("epoch", reply.epoch);
+    o.number("next", reply.next);
+    o.number("first_offset", reply.first_offset);
+    o.number("next_offset", reply.next_offset);
+    o.number("log_epoch", reply.log_epoch);
 }
 
 fn write_hello<'a>(out: &'a mut Vec<u8>, hello: &Hello) -> Members<'a> {
@@ -279,16 +285,16 @@ fn read(text: &[u8]) -> Result<Option<ServerFrame>, String> {
     let text = std::str::from_utf8(text).map_err(|e| e.to_string())?;
     // The broker puts `t` first; only other orders cost a second walk.
     let known_at_once = text.strip_prefix("{\"t\":\"").and_then(|rest| rest.split_once('"')).is_some_and(|(t, _)| KNOWN.contains(&t));
-    if !known_at_once && !KNOWN.contains(&&*serde_json::from_str::<Tag<'_>>(text).map_err(|e| e.to_string())?.t) {
+    if !known_at_once && !KNOWN.contains(&&*serde_json::from_str::<Tag<'_>>(text).map_err(|e| object::why(&e))?.t) {
         return Ok(None);
     }
-    let m: Received<'_> = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let m: Received<'_> = serde_json::from_str(text).map_err(|e| object::why(&e))?;
     let sub = m.sub;
     let stream = || StreamName::parse(m.stream.as_deref().unwrap_or_default()).map_err(|e| e.message.clone());
     let frame = match &*m.t {
         "hello" => {
             let limits: serde_json::Map<String, serde_json::Value> =
-                m.limits.map_or(Ok(Default::default()), |raw| serde_json::from_str(raw.get())).map_err(|e| e.to_string())?;
+                m.limits.map_or(Ok(Default::default()), |raw| serde_json::from_str(raw.get())).map_err(|e| object::why(&e))?;
             let limits = limits.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?))).collect();
             ServerFrame::Hello(Hello { version: need(m.version, "version")?, limits, capabilities: m.capabilities })
         }
@@ -337,14 +343,14 @@ fn read(text: &[u8]) -> Result<Option<ServerFrame>, String> {
         }
         "committed" => ServerFrame::Committed { req: need(m.req, "req")?, reply: read_committed(&m)? },
         "error" => {
-            let mut members: error_json::Members = serde_json::from_str(text).map_err(|e| e.to_string())?;
+            let mut members: error_json::Members = serde_json::from_str(text).map_err(|e| object::why(&e))?;
             let request_id = std::mem::take(&mut members.request_id);
             // `sub` may be 0, so absence is asked of the text.
             #[derive(Deserialize)]
             struct Sub {
                 sub: Option<u64>,
             }
-            let sub = serde_json::from_str::<Sub>(text).map_err(|e| e.to_string())?.sub;
+            let sub = serde_json::from_str::<Sub>(text).map_err(|e| object::why(&e))?.sub;
             let about = m.req.map(About::Req).or(sub.map(About::Sub)).unwrap_or(About::Connection);
             ServerFrame::Error { about, error: members.into_error(), request_id }
         }
@@ -355,8 +361,8 @@ fn read(text: &[u8]) -> Result<Option<ServerFrame>, String> {
 
 fn read_committed(m: &Received<'_>) -> Result<Committed, String> {
     let list = |raw: Option<&RawValue>| raw.map_or("[]".to_owned(), |r| r.get().to_owned());
-    let acks: Vec<ReceivedAck> = serde_json::from_str(&list(m.acks)).map_err(|e| e.to_string())?;
-    let appends: Vec<ReceivedAppend> = serde_json::from_str(&list(m.appends)).map_err(|e| e.to_string())?;
+    let acks: Vec<ReceivedAck> = serde_json::from_str(&list(m.acks)).map_err(|e| object::why(&e))?;
+    let appends: Vec<ReceivedAppend> = serde_json::from_str(&list(m.appends)).map_err(|e| object::why(&e))?;
     let stream = |text: &str| StreamName::parse(text).map_err(|e| e.message.clone());
     let ack = |a: ReceivedAck| -> Result<CommittedAck, String> {
         let subscription = convert::subscription("subscription", &a.subscription).map_err(|e| e.message.clone())?;

@@ -265,9 +265,7 @@ fn read_error(m: v1::Error) -> ServerFrame {
     };
     let applied = if m.applied == v1::Applied::No as i32 { Applied::No } else { Applied::Unknown };
     let details = serde_json::from_str(&m.details).unwrap_or_default();
-    let rule = Some(m.rule).filter(|r| !r.is_empty());
-    let resource = Some(m.resource).filter(|r| !r.is_empty());
-    let error = error_json::received(&m.code, m.message, rule, applied, &m.retry, resource, details);
+    let error = error_json::received(&m.code, m.message, Some(m.rule), applied, &m.retry, Some(m.resource), details);
     ServerFrame::Error { about, error, request_id: m.request_id }
 }
 

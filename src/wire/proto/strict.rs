@@ -5,8 +5,8 @@
 //! `Events::from_wire`, which walks them anyway.
 
 use crate::types::varint::{self, Wire};
-use crate::types::{Code, Error};
-use crate::wire::convert::MAX_INTEGER;
+use crate::types::{Code, Error, limits};
+use crate::wire::convert::{self, MAX_INTEGER};
 
 struct MessageRule {
     name: &'static str,
@@ -40,11 +40,13 @@ struct Problem {
     code: Code,
     field: String,
     text: String,
+    /// Of a list of a commit that is longer than any may be.
+    most: Option<usize>,
 }
 
 impl Problem {
     fn bad(field: &str, text: impl Into<String>) -> Self {
-        Self { code: Code::BadParameter, field: field.to_owned(), text: text.into() }
+        Self { code: Code::BadParameter, field: field.to_owned(), text: text.into(), most: None }
     }
 
     fn inside(mut self, parent: &str) -> Self {
@@ -61,8 +63,21 @@ pub fn check(name: &'static str, bytes: &[u8]) -> Result<(), Error> {
     let rule = MESSAGES.iter().find(|m| m.name == name).expect("the caller names a message of session.proto");
     walk(rule, bytes).map_err(|problem| {
         let field = if problem.field.is_empty() { "frame" } else { &problem.field };
-        Error::new(problem.code, format!("{field} {}.", problem.text)).detail("field", field)
+        match problem.most {
+            Some(most) => convert::too_many(field, most),
+            None => Error::new(problem.code, format!("{field} {}.", problem.text)).detail("field", field),
+        }
     })
+}
+
+/// Most entries of a list. A message that is empty takes two bytes, and the type it becomes thirty times as much: so they are counted before.
+fn most(message: &str, field: &str) -> usize {
+    match (message, field) {
+        ("Commit", "acks") => limits::COMMIT_ACKS,
+        ("Commit", "appends") => limits::COMMIT_APPENDS,
+        ("Commit", "checks") => limits::COMMIT_CHECKS,
+        _ => limits::LIST_ENTRIES,
+    }
 }
 
 fn walk(rule: &MessageRule, mut bytes: &[u8]) -> Result<(), Problem> {
@@ -71,7 +86,8 @@ fn walk(rule: &MessageRule, mut bytes: &[u8]) -> Result<(), Problem> {
     while !bytes.is_empty() {
         let (number, value) = varint::take_field(&mut bytes).ok_or_else(|| Problem::bad("", format!("is not a protobuf {}", rule.name)))?;
         let Some(field) = rule.fields.iter().find(|f| f.number == number) else {
-            return Err(Problem { code: Code::UnknownField, field: String::new(), text: format!("has no field {number} ({})", rule.name) });
+            let text = format!("has no field {number} ({})", rule.name);
+            return Err(Problem { code: Code::UnknownField, ..Problem::bad("", text) });
         };
         let bit = 1u64 << (number & 63);
         if !field.repeated && seen & bit != 0 {
@@ -88,6 +104,12 @@ fn walk(rule: &MessageRule, mut bytes: &[u8]) -> Result<(), Problem> {
             (Kind::Message(index), Wire::Bytes(inner)) => {
                 let index_in_list = counts[number as usize & 15];
                 counts[number as usize & 15] += 1;
+                let most = most(rule.name, field.name);
+                if index_in_list as usize >= most {
+                    let text = format!("has more than {most} entries, which is the limit");
+                    let commit = rule.name == "Commit";
+                    return Err(Problem { code: Code::TooLarge, most: commit.then_some(most), ..Problem::bad(field.name, text) });
+                }
                 let message = &MESSAGES[*index];
                 if message.name != "Events" {
                     walk(message, inner)
