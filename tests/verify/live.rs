@@ -178,7 +178,7 @@ fn control_a_durable_ack_that_is_not_written_is_found() {
 
 #[test]
 fn control_an_acknowledgement_before_the_write_is_found_when_the_write_fails() {
-    control("ack_before_sync", &["I-1"], &["commit.before_write=error@300"], 0);
+    control("ack_before_sync", &["I-1", "I-7"], &["commit.before_write=error@300"], 0);
 }
 
 #[test]

@@ -152,6 +152,10 @@ pub async fn run(
                 Ok(_) => break,
                 // An answer was lost; nobody else uses this name.
                 Err(error) if error.code() == Some(Code::NameTaken) => break,
+                Err(error) if error.code() == Some(Code::NotFound) => {
+                    round.history.lock().finding("I-7", None, format!("stream {name} was made, and then could not be found"));
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
                 Err(error) if error.is_retryable() && !health.is_given_up() => tokio::time::sleep(Duration::from_millis(50)).await,
                 Err(error) => return Err(error.into()),
             }

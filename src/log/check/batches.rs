@@ -56,8 +56,8 @@ impl Check<'_> {
                     self.lost(of, from, known, what);
                     (sound, empty, chain) = (known.is_some_and(|_| sound), false, None);
                     match known {
-                        // Behind it everything can be read again.
-                        Some(to) if to >= at => at = to + 1,
+                        // Behind it everything can be read again. When nothing is behind it, nobody knows where the stream ended.
+                        Some(to) if to >= at && store.goes_on(of.id, to + 1).unwrap_or(false) => at = to + 1,
                         _ => return None,
                     }
                 }
@@ -159,7 +159,7 @@ impl Check<'_> {
                 }),
                 Err(EngineError::Corrupt { from, to, what, .. }) => {
                     self.lost(&of, from, (to != u64::MAX).then_some(to), what);
-                    if to == u64::MAX || to < at {
+                    if to == u64::MAX || to < at || !store.goes_on(id, to + 1).unwrap_or(false) {
                         return;
                     }
                     at = to + 1;
