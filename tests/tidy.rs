@@ -24,10 +24,11 @@ const ARROWS: &[(&str, &[&str])] = &[
 const CLOCK_READERS: &[&str] = &[
     "src/broker/mod.rs",     // opens the broker: the moment from which monotonic time counts
     "src/broker/admin.rs",   // lag in seconds, and how long a wait for an operation still lasts
-    "src/broker/commit.rs",  // the loop: reads the clock once for each group, and times its commits
+    "src/broker/driver.rs",  // the loop: reads the clock once for each group, and times its commits
     "src/broker/pull.rs",    // how long a pull still waits, and when its session was last used
     "src/broker/read.rs",    // how long a long poll still waits
     "src/broker/session.rs", // lag in seconds, and the moment of detaching
+    "src/broker/world.rs",   // the wall clock itself
 ];
 
 /// The claims, word for word. Whoever changes one changes what we promise.
