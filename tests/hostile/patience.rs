@@ -209,6 +209,8 @@ async fn slow_and_silent_clients_are_cut_when_they_are_due_and_slow_honest_ones_
     ];
     let mut wrong = Vec::new();
     for ((name, heard, took), (hears, least, most)) in [a, b, c, d, e, f, g, h, i, j, k, l].into_iter().zip(expected) {
+        // The goodbye comes in two frames, before and after what was still on its way; the second may meet the end of the connection.
+        let heard = heard.replace("answered, goaway 0, gone", "answered, gone");
         println!("{name}: {heard:?} after {:.1} s", took.as_secs_f32());
         if heard != hears || took < Duration::from_secs(least) || took > Duration::from_secs(most) {
             wrong.push(format!("{name}: {heard:?} after {:.1} s, not {hears:?} after {least} to {most} s", took.as_secs_f32()));

@@ -7,6 +7,7 @@ use super::streams::Subject;
 use super::{Check, Limits};
 use crate::log::rocks::Closed;
 use crate::log::{EngineError, ReadLimits};
+use crate::types::limits::INTEGER_MAX;
 use crate::types::{Batch, Slice, StreamId};
 
 /// How much is read at once.
@@ -20,6 +21,12 @@ struct Chain {
     bytes: u64,
     log_epoch: u64,
     time: i64,
+}
+
+/// Where reading goes on behind damage at `from` that ends with `to`, as far as the reader could tell.
+fn behind(store: &Closed, stream: StreamId, from: u64, to: u64) -> Option<u64> {
+    let known = if to < INTEGER_MAX { to.max(from) } else { from };
+    store.next_readable(stream, known + 1).filter(|next| *next > known)
 }
 
 impl Check<'_> {
@@ -52,14 +59,11 @@ impl Check<'_> {
                     }
                 }
                 Err(EngineError::Corrupt { from, to, what, .. }) => {
-                    let known = (to != u64::MAX).then_some(to);
-                    self.lost(of, from, known, what);
-                    (sound, empty, chain) = (known.is_some_and(|_| sound), false, None);
-                    match known {
-                        // Behind it everything can be read again. When nothing is behind it, nobody knows where the stream ended.
-                        Some(to) if to >= at && store.goes_on(of.id, to + 1).unwrap_or(false) => at = to + 1,
-                        _ => return None,
-                    }
+                    let next = behind(store, of.id, from, to);
+                    self.lost(of, from, next.map(|next| next - 1), what);
+                    (empty, chain) = (false, None);
+                    // Behind it everything can be read again. When nothing is behind it, nobody knows where the stream ended.
+                    at = next?;
                 }
                 Err(other) => {
                     self.unreadable(&other.to_string());
@@ -158,11 +162,10 @@ impl Check<'_> {
                     at = batch.head.end();
                 }),
                 Err(EngineError::Corrupt { from, to, what, .. }) => {
-                    self.lost(&of, from, (to != u64::MAX).then_some(to), what);
-                    if to == u64::MAX || to < at || !store.goes_on(id, to + 1).unwrap_or(false) {
-                        return;
-                    }
-                    at = to + 1;
+                    let next = behind(store, id, from, to);
+                    self.lost(&of, from, next.map(|next| next - 1), what);
+                    let Some(next) = next else { return };
+                    at = next;
                 }
                 Err(other) => return self.unreadable(&other.to_string()),
             }

@@ -16,6 +16,7 @@ use super::options::{self, RocksOptions, Shared, family};
 use super::recovery::{self, Verdict};
 use super::{durable, keys, manifest, reader};
 use crate::log::{EngineError, OpenError, ReadLimits, RowKey, Space};
+use crate::types::limits::INTEGER_MAX;
 use crate::types::{Batch, StreamId};
 
 /// How far the rows are read ahead.
@@ -164,14 +165,38 @@ impl Closed {
         }
     }
 
-    /// Is there a batch of `stream` that begins at or behind `at`, or something there that cannot be read?
-    pub(in crate::log) fn goes_on(&self, stream: StreamId, at: u64) -> Result<bool, String> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(keys::end_of_stream(stream));
-        let cf = reader::family(&self.db, family::LOG).map_err(|e| e.to_string())?;
-        let mut iter = self.db.raw_iterator_cf_opt(cf, options);
-        iter.seek(keys::log_key(stream, at));
-        Ok(iter.valid() || iter.status().is_err())
+    /// Where the next batch of `stream` begins that lies at or behind `at` and can be read. Damage hides all keys of its block: how far it goes is found
+    /// by doubling the step, and then by halving. `None`: nothing is behind.
+    pub(in crate::log) fn next_readable(&self, stream: StreamId, at: u64) -> Option<u64> {
+        let look = |at: u64| -> Result<Option<u64>, ()> {
+            let mut options = ReadOptions::default();
+            options.set_iterate_upper_bound(keys::end_of_stream(stream));
+            let cf = reader::family(&self.db, family::LOG).map_err(drop)?;
+            let mut iter = self.db.raw_iterator_cf_opt(cf, options);
+            iter.seek(keys::log_key(stream, at));
+            iter.status().map_err(drop)?;
+            Ok(iter.key().and_then(keys::parse).map(|(_, base)| base))
+        };
+        let (mut damaged, mut step) = (at, 1u64);
+        let (mut sound, mut found) = match look(at) {
+            Ok(found) => return found,
+            Err(()) => loop {
+                let probe = damaged.saturating_add(step).min(INTEGER_MAX);
+                match look(probe) {
+                    Ok(found) => break (probe, found),
+                    Err(()) if probe == INTEGER_MAX => return None,
+                    Err(()) => (damaged, step) = (probe, step.saturating_mul(2)),
+                }
+            },
+        };
+        while sound - damaged > 1 {
+            let probe = damaged + (sound - damaged) / 2;
+            match look(probe) {
+                Ok(nearer) => (sound, found) = (probe, nearer),
+                Err(()) => damaged = probe,
+            }
+        }
+        found
     }
 
     /// How many batches of `stream` lie below `base`.
