@@ -1,6 +1,7 @@
 //! Consumers with a table of their own: by recipe K-1, position and effects in one transaction; and without a recipe, effect then ack.
 //! Either may die between any two steps, and one of K-1 may go on beside its successor.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -50,6 +51,9 @@ struct Process {
     inbox: Option<Vec<Slice>>,
     /// The position after what it has worked on.
     at: u64,
+    /// Levels of the acks without an answer.
+    asked: VecDeque<AckLevel>,
+    /// Surely.
     acked: u64,
 }
 
@@ -95,7 +99,19 @@ async fn start(world: &Arc<World>, kind: Kind, database: &Arc<Mutex<Database>>, 
         Ok((line, reply)) => {
             let index = opened(world, kind.name, false, &reply);
             let (epoch, at) = (reply.epoch?, reply.next);
-            Some(Process { world: world.clone(), kind, database: database.clone(), line, reply, epoch, index, inbox: None, at, acked: 0 })
+            Some(Process {
+                world: world.clone(),
+                kind,
+                database: database.clone(),
+                line,
+                reply,
+                epoch,
+                index,
+                inbox: None,
+                at,
+                asked: VecDeque::new(),
+                acked: 0,
+            })
         }
         // The predecessor went on meanwhile: the table is read again.
         Err(Some(error)) if error.code == Code::CursorAhead => None,
@@ -126,7 +142,11 @@ impl Process {
                         self.ack(if dice.one_in(2) { AckLevel::Durable } else { AckLevel::Received });
                     }
                 }
-                Some(ServerFrame::Acked { reply, .. }) => self.acked = self.acked.max(reply.next),
+                Some(ServerFrame::Acked { reply, .. }) => {
+                    if self.asked.pop_front() == Some(AckLevel::Durable) {
+                        self.acked = self.acked.max(reply.next);
+                    }
+                }
                 Some(ServerFrame::Live { .. }) => {}
                 Some(ServerFrame::Error { error, .. }) => {
                     ended(&self.world, self.kind.name, &error);
@@ -165,8 +185,9 @@ impl Process {
         true
     }
 
-    fn ack(&self, level: AckLevel) {
+    fn ack(&mut self, level: AckLevel) {
         if let Some(offset) = self.at.checked_sub(1) {
+            self.asked.push_back(level);
             self.line.say(&ClientFrame::Ack { sub: 1, offset, level });
         }
     }

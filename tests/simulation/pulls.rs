@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidelog::broker::{NewSubscription, Principal};
 use tidelog::types::reply::Pulled;
-use tidelog::types::request::{AckLevel, PullRequest, Start, Takeover};
+use tidelog::types::request::{AckLevel, AckRequest, PullRequest, Start, Takeover};
 use tidelog::types::{Code, Error};
 
 use crate::checks::Ack;
@@ -68,6 +68,9 @@ pub async fn pull(world: Arc<World>) {
         if let Some((epoch, token)) = old.take().filter(|(epoch, _)| *epoch < pulled.epoch) {
             ack(&world, epoch, token, index, false, &mut acked).await;
         }
+        if dice.one_in(5) {
+            beyond(&world, pulled.epoch).await;
+        }
         let Some(token) = pulled.ack_token else { continue };
         if dice.one_in(6) && !world.ending() {
             old = Some((pulled.epoch, token));
@@ -106,6 +109,15 @@ async fn ack(world: &Arc<World>, epoch: u64, token: String, index: usize, curren
         }
         Some(Err(error)) => trouble(world, &error),
         None => {}
+    }
+}
+
+/// An ack beyond the end is refused, never taken for one of the end (C-9).
+async fn beyond(world: &Arc<World>, epoch: u64) {
+    let request = AckRequest { stream: stream(INPUT), subscription: subscription(NAME), epoch, offset: 1_000_000, level: AckLevel::Durable };
+    let answer = world.net.call("ack beyond", |broker| async move { broker.ack(&Principal::Operator, request).await }).await;
+    if let Some(Ok(acked)) = answer {
+        world.wrong(format!("C-9: an ack of offset 1000000 was accepted: {acked:?}"));
     }
 }
 

@@ -25,6 +25,9 @@ pub const OUTPUT: &str = "b";
 /// How long, on the clock of the simulation, everybody may take to catch up after the last fault (I-19).
 const RESUMED: Duration = Duration::from_secs(60);
 
+/// After so long nothing arrives any more that was sent before.
+const LATE: Duration = Duration::from_millis(1500);
+
 /// What all clients share.
 pub struct World {
     pub seed: u64,
@@ -193,16 +196,18 @@ async fn live(world: &Arc<World>, machine: &mut Machine) -> Result<(), String> {
     ];
     let monitor = tokio::spawn(monitor::watch(world.clone()));
     world.net.rough(true);
-    for _ in 0..dice.between(3, 9) {
-        machine.pass(dice.millis(5, 120)).await;
+    for _ in 0..dice.between(2, 5) {
+        machine.pass(dice.millis(5, 80)).await;
         machine.trouble().await;
     }
-    machine.pass(dice.millis(5, 120)).await;
+    machine.pass(dice.millis(5, 80)).await;
     machine.calm().await;
     world.trace.say(format_args!("world: no trouble from here on"));
     machine.pass(dice.millis(20, 60)).await;
     world.writing.store(false, Ordering::SeqCst);
     all(machine, writers, "writers").await?;
+    // Former selves of writers, and what is still on its way on lines that nobody holds.
+    machine.pass(LATE).await;
     let name = stream(INPUT);
     let end =
         world.net.call("end", |broker| async move { broker.stream(&Principal::Operator, &name).await }).await.ok_or("no answer")?.map_err(|e| e.to_string())?;
