@@ -32,7 +32,9 @@ pub struct Extra {
 /// All that is wrong.
 pub fn verdicts(history: &mut History, extra: &Extra) -> Vec<String> {
     show_repetition(history);
-    let invariants = check::ALL.iter().filter_map(|(name, invariant)| invariant(history).err().map(|why| format!("{name}: {why}")));
+    // I-19 is judged where it happens: `world.rs` gives everybody a bounded time on the clock of the simulation.
+    let judged = check::ALL.iter().filter(|(name, _)| !name.starts_with("I-19"));
+    let invariants = judged.filter_map(|(name, invariant)| invariant(history).err().map(|why| format!("{name}: {why}")));
     invariants.chain(fenced(extra)).collect()
 }
 
