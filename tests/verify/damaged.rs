@@ -251,7 +251,7 @@ fn a_flipped_byte_in_the_log_is_found_and_a_torn_end_is_a_note() {
     assert!(said.json["damages"][0]["what"].as_str().is_some_and(|what| what.contains("write-ahead log")), "{}", said.json);
     // A group that was being written when the machine died.
     let mut torn = good.clone();
-    torn.extend_from_slice(&[7; 40]);
+    torn.extend_from_slice(&[0x41; 40]);
     std::fs::write(&log, &torn).expect("it can be written");
     let said = store_check(&data, &[]);
     sound(&said);

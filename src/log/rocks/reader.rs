@@ -187,8 +187,9 @@ impl Walk<'_> {
     fn damaged(&mut self, from: u64, error: &rocksdb::Error) -> EngineError {
         let (mut bad, mut step) = (from, 1u64);
         let mut good = loop {
-            let Some(probe) = from.checked_add(step) else { break u64::MAX };
-            if self.readable(probe) {
+            let probe = from.saturating_add(step);
+            // Nothing behind it can be read: the last probe is as far as there are offsets, whatever it says.
+            if probe == u64::MAX || self.readable(probe) {
                 break probe;
             }
             bad = probe;

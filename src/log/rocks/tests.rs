@@ -424,6 +424,16 @@ async fn s6_damage_of_other_streams_is_none_of_a_stream_that_lies_elsewhere() {
 }
 
 #[tokio::test]
+async fn s6_a_stream_whose_only_block_is_damaged_is_refused_and_not_searched_for_ever() {
+    let dir = flushed(30).await;
+    let file = files(dir.path(), "sst").into_iter().max_by_key(|f| f.metadata().unwrap().len()).unwrap();
+    flip(&file, 100);
+    let engine = open(dir.path()).unwrap();
+    let read = engine.read(S, 0, ALL).await;
+    assert!(matches!(read, Err(EngineError::Corrupt { stream: S, from: 0, .. })), "{read:?}");
+}
+
+#[tokio::test]
 async fn a_damaged_row_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(dir.path()).unwrap();
