@@ -16,7 +16,7 @@ use crate::log::rows::{self, value};
 use crate::log::{IdempotencyRow, Key, RowKey, faults};
 use crate::types::reply::Lag;
 use crate::types::request::Start;
-use crate::types::{Code, Error, OperationId, Result, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs, limits};
+use crate::types::{Applied, Code, Error, OperationId, Result, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs, limits};
 
 /// Most metadata entries of a stream.
 const METADATA_ENTRIES: usize = 64;
@@ -24,6 +24,15 @@ const METADATA_ENTRIES: usize = 64;
 const METADATA_BYTES: usize = 4096;
 /// Idempotency keys dropped by one intent: it needs all of their rows in memory at once, which must fit the smallest `hot_entries`.
 const FORGET_AT_ONCE: usize = 16;
+
+/// The look at what a change has made. The change is durable: whatever the look meets, nobody may hear that it had no effect.
+fn shown<T>(look: Result<T>) -> Result<T> {
+    look.map_err(|why| match (why.applied, why.code) {
+        // Somebody was faster and deleted it.
+        (_, Code::NotFound) | (Applied::Unknown, _) => why,
+        (Applied::No, _) => Error::new(Code::OutcomeUnknown, format!("It was done, but cannot be shown: {}", why.message)).rule("S-5"),
+    })
+}
 
 impl Broker {
     /// # Errors
@@ -36,7 +45,7 @@ impl Broker {
         }
         let (owner, name) = (who.user_id(), new.name.clone());
         let id = self.ask(0, |reply| Intent::CreateStream { new, owner, reply }).await?;
-        let stream = loader::stream(&*self.inner.engine, id).await.map_err(|e| engine_failure(&e))?;
+        let stream = shown(loader::stream(&*self.inner.engine, id).await.map_err(|e| engine_failure(&e)))?;
         stream.map(|stream| self.describe(&stream)).ok_or_else(|| stream_not_found(&name))
     }
 
@@ -234,7 +243,7 @@ impl Broker {
             // The trim is durable, so the caller must not hear that it had no effect.
             error!(%error, "files of trimmed events of stream {name} stay until compaction");
         }
-        self.stream(who, name).await
+        shown(self.stream(who, name).await)
     }
 
     /// No more appends, for ever; duplicates of earlier ones are still answered (P-4). Closing twice is fine.
@@ -245,7 +254,7 @@ impl Broker {
         who.may(Right::Admin)?;
         let stream = name.clone();
         self.ask(0, |reply| Intent::CloseStream { stream, reply }).await?;
-        self.stream(who, name).await
+        shown(self.stream(who, name).await)
     }
 
     /// # Errors
@@ -264,7 +273,7 @@ impl Broker {
         let start = self.untimed(stream, new.start).await?;
         let (of, name) = (stream.clone(), new.name.clone());
         self.ask(0, |reply| Intent::CreateSubscription { stream: of, name, fields, start, reply }).await?;
-        self.subscription(who, stream, &new.name).await
+        shown(self.subscription(who, stream, &new.name).await)
     }
 
     /// # Errors
@@ -342,7 +351,7 @@ impl Broker {
         let to = self.untimed(stream, to).await?;
         let (of, which) = (stream.clone(), name.clone());
         self.ask(0, |reply| Intent::Seek { stream: of, name: which, to, reply }).await?;
-        self.subscription(who, stream, name).await
+        shown(self.subscription(who, stream, name).await)
     }
 
     /// # Errors
@@ -390,5 +399,19 @@ fn check_texts(description: &str, metadata: &BTreeMap<String, String>) -> Result
             format!("metadata entry {} is too long (name 1 to 256 bytes, value up to {METADATA_BYTES}).", crate::types::name::quote(name)),
         )),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s5_what_was_done_and_cannot_be_shown_is_not_answered_with_applied_no() {
+        let failed = || Error::new(Code::StorageFailed, "The storage engine has failed.");
+        assert_eq!(failed().applied, Applied::No);
+        let told = shown::<()>(Err(failed())).unwrap_err();
+        assert_eq!((told.code, told.applied), (Code::OutcomeUnknown, Applied::Unknown));
+        assert_eq!(shown::<()>(Err(Error::new(Code::NotFound, "It is gone."))).unwrap_err().code, Code::NotFound);
     }
 }

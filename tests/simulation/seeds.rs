@@ -66,6 +66,13 @@ fn ten_thousand_seeds_keep_every_promise() {
     }
 }
 
+/// A seek was done, the engine failed before its answer was put together, and the answer was `storage_failed` with `applied: no`.
+#[test]
+fn seed_9222_a_change_that_was_done_is_not_answered_with_applied_no() {
+    let outcome = run(9222, Broken::default(), false);
+    assert!(outcome.wrong.is_empty(), "{}", told(9222, "", &outcome));
+}
+
 #[test]
 fn one_seed() {
     let Some(seed) = number("SEED") else { return };
