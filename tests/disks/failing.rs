@@ -118,11 +118,17 @@ fn codes_are_right(what: &str, codes: &BTreeMap<String, usize>) {
     assert!(wrong.is_empty(), "{what}: clients heard {wrong:?}");
 }
 
+/// Whether a request is on its way when the failure strikes is chance: so many more rounds wait for one that is.
+const MORE: usize = 8;
+
 #[test]
 fn s5_a_write_to_the_log_that_fails_ends_the_process_and_loses_nothing_acknowledged() {
     let chance = Chance::for_test("s5_a_write_to_the_log");
     let mut unknown = 0;
-    for round in 0..rounds() {
+    for round in 0..rounds() + MORE {
+        if round >= rounds() && unknown > 0 {
+            break;
+        }
         for (what, action) in [("EIO", "EIO"), ("half a write, then EIO", "torn"), ("no space", "ENOSPC")] {
             let skip = chance.of(&format!("{what} {round}")).below(20);
             let what = format!("{what} at write {skip} of the log");
@@ -141,7 +147,10 @@ fn s5_a_write_to_the_log_that_fails_ends_the_process_and_loses_nothing_acknowled
 fn s5_a_sync_that_fails_ends_the_process_and_no_second_sync_is_believed() {
     let chance = Chance::for_test("s5_a_sync_that_fails");
     let mut unknown = 0;
-    for round in 0..rounds() {
+    for round in 0..rounds() + MORE {
+        if round >= rounds() && unknown > 0 {
+            break;
+        }
         for (kept, unsynced) in [("kept", Unsynced::Kept), ("dropped", Unsynced::Dropped)] {
             let skip = chance.of(&format!("{kept} {round}")).below(20);
             let what = format!("EIO at sync {skip} of the log, its data {kept}");
