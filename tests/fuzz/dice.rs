@@ -1,23 +1,23 @@
 //! Chance from a seed. Each case has dice of its own, so that one case is played again without those before it.
 
-/// SplitMix64.
+#[path = "../chance/splitmix.rs"]
+mod splitmix;
+
+use splitmix::SplitMix;
+
+/// A stream of numbers.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Dice(SplitMix);
 
 impl Dice {
     /// The dice of one case of one target.
     pub fn of(seed: u64, who: &str, case: u64) -> Self {
-        let mut dice = Self(who.bytes().fold(seed ^ 0x9e37_79b9_7f4a_7c15, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)));
-        dice.0 = dice.throw() ^ case.wrapping_mul(0xd134_2543_de82_ef95);
-        dice
+        let first = SplitMix::of(seed, who).throw();
+        Self(SplitMix::new(first ^ case.wrapping_mul(0xd134_2543_de82_ef95)))
     }
 
     pub fn throw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.throw()
     }
 
     /// 0 to `n - 1`; 0 for none.
