@@ -47,6 +47,16 @@ fn judge(broker: &Broker, ledger: &Ledger, when: &str) {
     assert!(wrong.is_empty(), "{when}: {}", wrong.join("\n"));
 }
 
+/// A broker on a disk that works, whose clients left when more than `batches` of theirs were stored.
+fn loaded(data: &Path, ledger: &Ledger, batches: usize, chance: &Chance) -> Broker {
+    let broker = Setup::small().must_start(data);
+    prepare(&broker);
+    let load = Load::start(&broker, ledger, 0, chance);
+    until("the load gets going", || ledger.stored() > batches);
+    load.vanish();
+    broker
+}
+
 /// Load, fault, end or not, and a start on a disk that works again.
 fn suffer(what: &str, rules: &[&str], then: Then, unsynced: Unsynced, chance: &Chance) -> Outcome {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -212,11 +222,7 @@ fn an_error_while_opening_is_said_and_the_next_start_finds_everything() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let data = dir.path().join("data");
     let (shim, ledger) = (Shim::new(dir.path()), Ledger::default());
-    let broker = Setup::small().must_start(&data);
-    prepare(&broker);
-    let load = Load::start(&broker, &ledger, 0, &chance);
-    until("the load gets going", || ledger.stored() > 100);
-    load.vanish();
+    let broker = loaded(&data, &ledger, 100, &chance);
     broker.kill();
     // In the order of an opening: a later one may leave less to do for an earlier one.
     for rule in
@@ -243,11 +249,7 @@ fn s6_a_read_that_fails_is_an_error_and_never_silence() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let data = dir.path().join("data");
     let (shim, ledger) = (Shim::new(dir.path()), Ledger::default());
-    let broker = Setup::small().must_start(&data);
-    prepare(&broker);
-    let load = Load::start(&broker, &ledger, 0, &chance);
-    until("the load gets going", || ledger.stored() > 300);
-    load.vanish();
+    let broker = loaded(&data, &ledger, 300, &chance);
     broker.stop();
     let broker = Setup::small().shim(&shim).must_start(&data);
     for file in ["sst", "blob"] {
