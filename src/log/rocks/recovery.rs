@@ -356,4 +356,25 @@ pub(super) mod tests {
         std::fs::write(dir.path().join("000009.log"), b"").unwrap();
         assert_eq!(examine(dir.path()).unwrap(), Verdict::TornTail { file: dir.path().join("000004.log"), offset: begins[1] as u64 });
     }
+
+    #[test]
+    fn s7_a_death_between_two_defused_records_leaves_a_log_that_is_refused_and_can_be_defused_again() {
+        let (log, begins) = log_of(&[40, 50, 60, 70]);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("000004.log");
+        let mut spoilt = log.clone();
+        spoilt[begins[1] + HEADER - 1] = TRAPS[0];
+        std::fs::write(&path, &spoilt).unwrap();
+        let [(_, first)] = traps(dir.path()).unwrap()[..] else { panic!("one trap at a time can be told in a block") };
+        assert_eq!(first, (begins[1] + HEADER - 1) as u64);
+        // The byte is written and not yet synced, or synced: both are damage, and neither is a trap.
+        for kept in [TRAPS[0], NO_TYPE] {
+            spoilt[begins[1] + HEADER - 1] = kept;
+            std::fs::write(&path, &spoilt).unwrap();
+            assert!(matches!(examine(dir.path()).unwrap(), Verdict::Damaged { offset, .. } if offset == begins[1] as u64));
+            defuse(dir.path()).unwrap();
+            assert_eq!(traps(dir.path()).unwrap(), []);
+            assert!(matches!(examine(dir.path()).unwrap(), Verdict::Damaged { offset, .. } if offset == begins[1] as u64));
+        }
+    }
 }
