@@ -66,13 +66,13 @@ impl Broken {
         Self(Some(promise))
     }
 
-    /// The one that `TIDELOG_BREAK` names. (`skip_sync` is the engine's: `log/rocks/faults.rs`.)
+    /// The one that `TIDELOG_BREAK` names.
     ///
     /// # Errors
     /// A sentence when there is no such word.
     pub fn from_env() -> Result<Self, String> {
         let word = std::env::var("TIDELOG_BREAK").unwrap_or_default();
-        if word.is_empty() || word == "skip_sync" {
+        if word.is_empty() {
             return Ok(Self(None));
         }
         let known = Promise::ALL.iter().find(|(name, _)| *name == word);

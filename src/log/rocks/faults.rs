@@ -104,11 +104,6 @@ mod none {
         }
 
         #[inline(always)]
-        pub(in super::super) fn skips_sync(&self) -> bool {
-            false
-        }
-
-        #[inline(always)]
         pub(in super::super) fn visit(&self, _point: &str) -> Result<(), String> {
             Ok(())
         }
@@ -148,7 +143,7 @@ mod real {
 
     /// What `TIDELOG_FAULTS` says, in binaries built with the feature: the same for everybody in the process.
     static OF_THE_PROCESS: LazyLock<Result<Faults, String>> = LazyLock::new(|| {
-        let faults = Faults { rules: Mutex::default(), skip_sync: false };
+        let faults = Faults(Mutex::default());
         let text = if cfg!(feature = "faults") { std::env::var("TIDELOG_FAULTS").unwrap_or_default() } else { String::new() };
         text.split(',').map(str::trim).filter(|rule| !rule.is_empty()).try_for_each(|rule| faults.add(rule))?;
         Ok(faults)
@@ -160,10 +155,7 @@ mod real {
     }
 
     /// The rules, each used up once.
-    pub(crate) struct Faults {
-        rules: Mutex<Vec<Rule>>,
-        skip_sync: bool,
-    }
+    pub(crate) struct Faults(Mutex<Vec<Rule>>);
 
     impl Faults {
         /// None of its own: tests of the library add theirs by hand. Says what is wrong with those of the process.
@@ -171,9 +163,7 @@ mod real {
             if let Err(why) = &*OF_THE_PROCESS {
                 return Err(why.clone());
             }
-            // The one promise that only the engine can break (`broker/broken.rs` has the others): S-1, seen by a power cut alone.
-            let skip_sync = cfg!(feature = "faults") && std::env::var("TIDELOG_BREAK").is_ok_and(|word| word == "skip_sync");
-            Ok(Self { rules: Mutex::default(), skip_sync })
+            Ok(Self(Mutex::default()))
         }
 
         /// Adds one rule: `point=error@N`, `point=abort@N` or `point=stall@N`, N from 1.
@@ -193,13 +183,8 @@ mod real {
                 Some(_) => {}
             }
             let left = count.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)?;
-            self.rules.lock().push(Rule { point: point.to_owned(), act, left });
+            self.0.lock().push(Rule { point: point.to_owned(), act, left });
             Ok(())
-        }
-
-        /// Are commits written without a sync?
-        pub(in super::super) fn skips_sync(&self) -> bool {
-            self.skip_sync
         }
 
         /// Acts if a rule says so, one of its own or one of the process.
@@ -210,7 +195,7 @@ mod real {
 
         fn act(&self, point: &str) -> Result<(), String> {
             let mut due = Vec::new();
-            for rule in self.rules.lock().iter_mut().filter(|rule| rule.point == point && rule.left > 0) {
+            for rule in self.0.lock().iter_mut().filter(|rule| rule.point == point && rule.left > 0) {
                 rule.left -= 1;
                 if rule.left == 0 {
                     due.push(rule.act);
@@ -233,7 +218,7 @@ mod real {
 
         #[test]
         fn a_fault_happens_at_the_nth_visit_and_once() {
-            let faults = Faults { rules: Mutex::default(), skip_sync: false };
+            let faults = Faults(Mutex::default());
             faults.add("commit.before_write=error@3").unwrap();
             let visits: Vec<bool> = (0..5).map(|_| faults.visit(super::super::BEFORE_WRITE).is_err()).collect();
             assert_eq!(visits, [false, false, true, false, false]);
@@ -242,7 +227,7 @@ mod real {
 
         #[test]
         fn a_malformed_fault_is_refused_with_a_sentence() {
-            let faults = Faults { rules: Mutex::default(), skip_sync: false };
+            let faults = Faults(Mutex::default());
             for wrong in
                 ["", "x", "commit.before_write=error", "commit.before_write=error@0", "commit.before_write=sleep@1", "other=error@1", "delete.begun=error@1"]
             {

@@ -140,7 +140,7 @@ impl Rocks {
             self.faults.visit(faults::TRIM_RANGE).map_err(|reason| self.finish(reason))?;
         }
         let batch = encode(&store.db, set)?;
-        match store.db.write_opt(batch, &options::commit(!self.faults.skips_sync())) {
+        match store.db.write_opt(batch, &options::commit()) {
             Ok(()) => {}
             // With `no_slowdown` these two come before anything reaches the WAL (storage.md section 8).
             Err(error) if matches!(error.kind(), ErrorKind::Incomplete | ErrorKind::Busy) => return Err(EngineError::Refused(error.into_string())),

@@ -230,7 +230,7 @@ fn accept(db: &DB, dir: &Path) -> Result<(), String> {
     if let Some(bytes) = db.get_cf(meta, &key).map_err(|e| e.to_string())? {
         let mut counters: value::Counters = rows::decode(&bytes)?;
         counters.log_epoch += 1;
-        db.put_cf_opt(meta, &key, rows::encode(&counters), &options::commit(true)).map_err(|e| e.to_string())?;
+        db.put_cf_opt(meta, &key, rows::encode(&counters), &options::commit()).map_err(|e| e.to_string())?;
     }
     faults::reach(faults::LOSS_COUNTED)?;
     durable::record(dir, db.latest_sequence_number()).map_err(|e| e.to_string())
@@ -256,7 +256,7 @@ fn check_format(db: &DB, dir: &Path, fresh: bool) -> Result<(), OpenError> {
         reach(faults::FORMAT_WRITE)?;
         let secret: [u8; 32] = rand::random();
         let row = value::Format { version: FORMAT_VERSION, created_us: TimeUs::now().0, secret: secret.to_vec() };
-        db.put_cf_opt(meta, &key, rows::encode(&row), &options::commit(true)).map_err(|e| failed(&e))?;
+        db.put_cf_opt(meta, &key, rows::encode(&row), &options::commit()).map_err(|e| failed(&e))?;
         return reach(faults::FORMAT_WRITTEN);
     };
     let row: value::Format = rows::decode(&bytes).map_err(|e| OpenError::Refused(advise(dir, &e)))?;

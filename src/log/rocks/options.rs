@@ -206,10 +206,10 @@ fn table(shared: &Shared) -> BlockBasedOptions {
     table
 }
 
-/// How every commit is written: on stable storage before it returns (but for `sync` = false, a control of tests); refused rather than delayed.
-pub(super) fn commit(sync: bool) -> WriteOptions {
+/// How every commit is written: on stable storage before it returns; refused rather than delayed.
+pub(super) fn commit() -> WriteOptions {
     let mut options = WriteOptions::default();
-    options.set_sync(sync);
+    options.set_sync(true);
     options.disable_wal(false);
     options.set_no_slowdown(true);
     options
