@@ -57,7 +57,7 @@ pub struct Broken(Option<Promise>);
 /// Which promise is broken: none.
 #[cfg(not(feature = "faults"))]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Broken;
+pub struct Broken(());
 
 #[cfg(feature = "faults")]
 impl Broken {
@@ -93,7 +93,7 @@ impl Broken {
     /// # Errors
     /// Never.
     pub fn from_env() -> Result<Self, String> {
-        Ok(Self)
+        Ok(Self(()))
     }
 
     /// It is not.
