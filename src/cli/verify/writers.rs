@@ -179,7 +179,10 @@ async fn repeat(round: Arc<Round>, who: u64, mut dice: Dice) {
                     round.history.lock().answered(who, run, Outcome::Acked(first));
                     break first;
                 }
-                Err(error) if error.is_retryable() && error.code() != Some(Code::ProducerUnknown) && !round.health.is_given_up() => {
+                // One batch at a time, from where the broker said: a gap means that it lost what it had acknowledged, and would be one for ever.
+                Err(error)
+                    if error.is_retryable() && !matches!(error.code(), Some(Code::ProducerUnknown | Code::ProducerSeqGap)) && !round.health.is_given_up() =>
+                {
                     tokio::time::sleep(Duration::from_millis(30)).await;
                 }
                 Err(error) => {
