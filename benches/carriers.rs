@@ -6,6 +6,16 @@
 
 #![allow(missing_docs, reason = "a bench has no readers of its API")]
 
+#[allow(dead_code, reason = "tests/hostile uses the rest of it")]
+#[path = "../tests/hostile/wire.rs"]
+mod wire;
+
+/// For `wire`.
+mod support {
+    /// How long an answer may take before it counts as none.
+    pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+}
+
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -375,85 +385,6 @@ async fn read_grpc(at: SocketAddr, events: u64) -> u64 {
     bytes
 }
 
-/// gRPC by hand: a call is one write, as with gRPC's own clients (hyper's makes two of it now and then, and the broker would pay for that).
-struct Calls {
-    socket: TcpStream,
-    buffer: BytesMut,
-    /// The headers of every call, and nothing in them that has to be remembered.
-    headers: Bytes,
-    stream: u32,
-}
-
-impl Calls {
-    async fn open(at: SocketAddr, method: &str) -> Self {
-        let mut socket = TcpStream::connect(at).await.expect("the port is open");
-        socket.set_nodelay(true).expect("a TCP socket");
-        let mut hello = BytesMut::from(&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..]);
-        frame(&mut hello, 4, 0, 0, &[]);
-        frame(&mut hello, 8, 0, 0, &(1u32 << 30).to_be_bytes());
-        socket.write_all(&hello).await.expect("a socket");
-        // `:method POST` and `:scheme http` are in the static table; names of it: 1 `:authority`, 4 `:path`, 31 `content-type`.
-        let mut headers = BytesMut::from(&[0x83u8, 0x86][..]);
-        for (index, value) in [(1u8, at.to_string()), (4, format!("/tidelog.v1.Broker/{method}"))] {
-            headers.extend_from_slice(&[index, value.len() as u8]);
-            headers.extend_from_slice(value.as_bytes());
-        }
-        for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")] {
-            headers.extend_from_slice(&[0, name.len() as u8]);
-            headers.extend_from_slice(name.as_bytes());
-            headers.put_u8(value.len() as u8);
-            headers.extend_from_slice(value.as_bytes());
-        }
-        Self { socket, buffer: BytesMut::new(), headers: headers.freeze(), stream: 1 }
-    }
-
-    /// One call and its answer, which must be a message.
-    async fn call(&mut self, message: &[u8]) {
-        let (stream, mut out) = (self.stream, BytesMut::with_capacity(1024));
-        self.stream += 2;
-        frame(&mut out, 1, 4, stream, &self.headers);
-        let mut data = BytesMut::with_capacity(5 + message.len());
-        data.put_u8(0);
-        data.put_u32(message.len() as u32);
-        data.put_slice(message);
-        frame(&mut out, 0, 1, stream, &data);
-        self.socket.write_all(&out).await.expect("the broker reads");
-        let mut answered = false;
-        loop {
-            while self.buffer.len() < 9 || self.buffer.len() < 9 + length(&self.buffer) {
-                assert_ne!(self.socket.read_buf(&mut self.buffer).await.expect("the broker answers"), 0, "the connection lives");
-            }
-            let len = length(&self.buffer);
-            let whole = self.buffer.split_to(9 + len);
-            match (whole[3], whole[4]) {
-                (4, 0) => {
-                    let mut ack = BytesMut::new();
-                    frame(&mut ack, 4, 1, 0, &[]);
-                    self.socket.write_all(&ack).await.expect("the broker reads");
-                }
-                (0, _) => answered = len > 5,
-                (1, flags) if flags & 1 == 1 => {
-                    assert!(answered, "a call failed");
-                    return;
-                }
-                (3 | 7, _) => panic!("the broker ended it: {whole:?}"),
-                _ => {}
-            }
-        }
-    }
-}
-
-fn length(frame: &[u8]) -> usize {
-    usize::from(frame[0]) << 16 | usize::from(frame[1]) << 8 | usize::from(frame[2])
-}
-
-fn frame(out: &mut BytesMut, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    out.put_slice(&(payload.len() as u32).to_be_bytes()[1..]);
-    out.put_slice(&[kind, flags]);
-    out.put_u32(stream);
-    out.put_slice(payload);
-}
-
 /// Point 9: one event, one call, one outstanding, and sixteen callers at once.
 async fn append(short: bool) {
     let each = if short { 20 } else { 3000 };
@@ -481,15 +412,44 @@ async fn append(short: bool) {
     }
 }
 
+/// The head of the call, by the names and values that every HTTP/2 knows (RFC 7541, appendix A), as gRPC's own clients would send it.
+fn head_of_append() -> Vec<u8> {
+    let mut head = vec![0x83, 0x86]; // `:method POST`, `:scheme http`
+    for (index, value) in [(1u8, "localhost"), (4, "/tidelog.v1.Broker/Append")] {
+        head.extend([index, value.len() as u8]); // `:authority`, `:path`
+        head.extend(value.as_bytes());
+    }
+    head.extend(wire::field("content-type", "application/grpc"));
+    head.extend(wire::field("te", "trailers"));
+    head
+}
+
+/// A call is one write, as with gRPC's own clients: hyper's makes two of it now and then, and the broker would pay for that.
+async fn grpc_append(h2: &mut wire::H2, head: &[u8], stream: u32, message: &[u8]) {
+    let head = wire::h2_frame(wire::HEADERS, wire::END_HEADERS, stream, head);
+    let body = wire::h2_frame(wire::DATA, wire::END_STREAM, stream, &wire::message(message));
+    h2.send(&[head, body].concat()).await;
+    let mut answered = false;
+    loop {
+        let frame = h2.next().await.expect("the connection lives");
+        match frame.kind {
+            wire::DATA => answered = frame.payload.len() > 5,
+            wire::HEADERS if frame.flags & wire::END_STREAM != 0 => return assert!(answered, "a call failed"),
+            wire::RESET | wire::GOAWAY => panic!("the broker ended it: {frame:?}"),
+            _ => {}
+        }
+    }
+}
+
 async fn run_appends(at: SocketAddr, carrier: Carrier, clients: usize, each: usize) {
     let tasks: Vec<_> = (0..clients)
         .map(|_| {
             tokio::spawn(async move {
                 let frame_of_one = append_frame(1, "one", batch(1, 256));
                 if carrier == Carrier::Grpc {
-                    let (mut calls, message) = (Calls::open(at, "Append").await, message_of(&frame_of_one));
-                    for _ in 0..each {
-                        calls.call(&message).await;
+                    let (mut h2, head, message) = (wire::H2::open(at).await, head_of_append(), message_of(&frame_of_one));
+                    for stream in (1..).step_by(2).take(each) {
+                        grpc_append(&mut h2, &head, stream, &message).await;
                     }
                 } else {
                     let (mut frames, message) = (Frames::open(at, "tidelog.v1.proto").await, proto::encode_client(&frame_of_one));
