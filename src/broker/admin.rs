@@ -8,10 +8,10 @@ use tracing::{error, info};
 
 use super::commit::engine_failure;
 use super::info::*;
-use super::intent::{Intent, SubscriptionFields};
+use super::intent::{Author, Intent, SubscriptionFields};
 use super::shared::Bounds;
 use super::state::{Stream, stream_not_found, subscription_not_found, trim_beyond_end};
-use super::{Broker, Principal, Right, loader, operation};
+use super::{Action, Broker, Kind, Principal, loader, operation};
 use crate::log::rows::{self, value};
 use crate::log::{IdempotencyRow, Key, RowKey, faults};
 use crate::types::reply::Lag;
@@ -26,7 +26,7 @@ const METADATA_BYTES: usize = 4096;
 const FORGET_AT_ONCE: usize = 16;
 
 /// The look at what a change has made. The change is durable: whatever the look meets, nobody may hear that it had no effect.
-fn shown<T>(look: Result<T>) -> Result<T> {
+pub(super) fn shown<T>(look: Result<T>) -> Result<T> {
     look.map_err(|why| match (why.applied, why.code) {
         // Somebody was faster and deleted it.
         (_, Code::NotFound) | (Applied::Unknown, _) => why,
@@ -38,7 +38,8 @@ impl Broker {
     /// # Errors
     /// `name_taken`, `deleting`, `bad_parameter`.
     pub async fn create_stream(&self, who: &Principal, new: NewStream) -> Result<StreamInfo> {
-        who.known()?;
+        who.is_user("create streams")?;
+        self.still_good(who).await?;
         check_texts(&new.description, &new.metadata)?;
         if let Some(bytes) = new.event_max_bytes.filter(|bytes| *bytes == 0 || *bytes > limits::EVENT_MAX_BYTES as u64) {
             return Err(Error::bad("event_max_bytes", format!("event_max_bytes is {bytes}; give 1 to {}.", limits::EVENT_MAX_BYTES)));
@@ -54,7 +55,7 @@ impl Broker {
     /// # Errors
     /// `not_found`.
     pub async fn stream(&self, who: &Principal, name: &StreamName) -> Result<StreamInfo> {
-        who.may(Right::Read)?;
+        self.may(who, name, Action::Read).await?;
         let stream = self.stream_on_disk(name).await?.ok_or_else(|| stream_not_found(name))?;
         Ok(self.describe(&stream))
     }
@@ -85,7 +86,10 @@ impl Broker {
     /// # Errors
     /// `unauthenticated`.
     pub async fn streams(&self, who: &Principal, query: ListQuery) -> Result<Page<StreamInfo>> {
-        who.known()?;
+        self.still_good(who).await?;
+        if !self.sees_all(who).await? {
+            return self.own_streams(who, query).await;
+        }
         let ids = self.index(rows::prefix::stream_names(), |folded| Key::StreamName(folded).encode(), &query).await?;
         let mut items = Vec::new();
         for id in ids.items {
@@ -97,8 +101,49 @@ impl Broker {
         Ok(Page { items, more: ids.more })
     }
 
+    /// Does the caller see every stream: the operator, and root users?
+    async fn sees_all(&self, who: &Principal) -> Result<bool> {
+        Ok(match who {
+            Principal::Operator => true,
+            _ if who.source_id() != 0 => false,
+            _ => self.user_by_id(who.user_id()).await?.is_some_and(|user| user.root),
+        })
+    }
+
+    /// The streams on which a caller has a right, by way of its own rights: others are not looked at.
+    async fn own_streams(&self, who: &Principal, query: ListQuery) -> Result<Page<StreamInfo>> {
+        let after = query.after.map(|name| name.to_ascii_lowercase());
+        let mut names = Vec::new();
+        for (id, _) in self.rights_of(who.id()).await? {
+            let Some(name) = self.stream_name(id).await? else { continue };
+            let folded = name.folded().into_owned();
+            if after.as_ref().is_none_or(|after| folded > *after) && self.may_anything(who, &name).await? {
+                names.push((folded, id));
+            }
+        }
+        names.sort_unstable();
+        let limit = query.limit.unwrap_or(usize::MAX);
+        let more = names.len() > limit;
+        names.truncate(limit);
+        let mut items = Vec::new();
+        for (_, id) in names {
+            let found = loader::stream(&*self.inner.engine, id).await.map_err(|e| engine_failure(&e))?;
+            items.extend(found.map(|stream| self.describe(&stream)));
+        }
+        Ok(Page { items, more })
+    }
+
+    /// Has the caller any right on the stream?
+    async fn may_anything(&self, who: &Principal, name: &StreamName) -> Result<bool> {
+        match self.may(who, name, Action::Admin).await {
+            Err(error) if error.code == Code::NotFound => Ok(false),
+            Err(error) if error.code != Code::AccessDenied => Err(error),
+            _ => Ok(true),
+        }
+    }
+
     /// Ids of a name index, in the order of the folded names.
-    async fn index(&self, prefix: RowKey, key: impl Fn(&str) -> RowKey, query: &ListQuery) -> Result<Page<u64>> {
+    pub(super) async fn index(&self, prefix: RowKey, key: impl Fn(&str) -> RowKey, query: &ListQuery) -> Result<Page<u64>> {
         self.check_serving()?;
         let limit = query.limit.unwrap_or(usize::MAX);
         let mut after: Option<Vec<u8>> = None;
@@ -127,7 +172,8 @@ impl Broker {
     /// # Errors
     /// `not_found`, `deleting`.
     pub async fn delete_stream(&self, who: &Principal, name: &StreamName) -> Result<OperationInfo> {
-        who.may(Right::Admin)?;
+        self.may(who, name, Action::Admin).await?;
+        who.may_destroy("delete a stream")?;
         let (stream, user, operation) = (name.clone(), who.user_id(), OperationId(self.inner.world.random_uuid()));
         let (id, info) = self.ask(0, |reply| Intent::DeleteStream { stream, operation, user, reply }).await?;
         self.spawn_delete(id, info.clone());
@@ -139,6 +185,10 @@ impl Broker {
         tokio::spawn(async move {
             let name = operation.stream.clone();
             let _ = faults::reach(faults::DELETE_BEGUN);
+            if let Err(error) = broker.forget_rights_on(stream).await {
+                error!(%error, "deleting stream {name} was interrupted");
+                return;
+            }
             let finished = broker.ask(0, |reply| Intent::FinishDelete { stream, operation: Box::new(operation), reply }).await;
             if let Err(error) = finished {
                 // It goes on at the next start: the row says that it runs.
@@ -218,7 +268,8 @@ impl Broker {
     /// # Errors
     /// `not_found`, `offset_beyond_end`.
     pub async fn trim_stream(&self, who: &Principal, name: &StreamName, to: TrimTo) -> Result<StreamInfo> {
-        who.may(Right::Admin)?;
+        self.may(who, name, Action::Admin).await?;
+        who.may_destroy("trim a stream")?;
         let found = self.find_stream(name).await?;
         let bounds = found.bounds;
         let before = match to {
@@ -251,7 +302,7 @@ impl Broker {
     /// # Errors
     /// `not_found`.
     pub async fn close_stream(&self, who: &Principal, name: &StreamName) -> Result<StreamInfo> {
-        who.may(Right::Admin)?;
+        self.may(who, name, Action::Admin).await?;
         let stream = name.clone();
         self.ask(0, |reply| Intent::CloseStream { stream, reply }).await?;
         shown(self.stream(who, name).await)
@@ -260,7 +311,7 @@ impl Broker {
     /// # Errors
     /// `not_found`, `name_taken`, `bad_parameter`.
     pub async fn create_subscription(&self, who: &Principal, stream: &StreamName, new: NewSubscription) -> Result<SubscriptionInfo> {
-        who.may(Right::Read)?;
+        self.may(who, stream, Action::Read).await?;
         let bounded = |field: &str, value: Option<u64>, default: u64, max: u64| match value.unwrap_or(default) {
             value if (1..=max).contains(&value) => Ok(value),
             value => Err(Error::bad(field, format!("{field} is {value}; give 1 to {max}."))),
@@ -271,15 +322,15 @@ impl Broker {
             expires_s: bounded("expires_s", new.expires_s, limits::SUBSCRIPTION_EXPIRES_S, 10 * 365 * 86_400)?,
         };
         let start = self.untimed(stream, new.start).await?;
-        let (of, name) = (stream.clone(), new.name.clone());
-        self.ask(0, |reply| Intent::CreateSubscription { stream: of, name, fields, start, reply }).await?;
+        let (of, name, author) = (stream.clone(), new.name.clone(), Author::from(who));
+        self.ask(0, |reply| Intent::CreateSubscription { stream: of, name, fields, start, author, reply }).await?;
         shown(self.subscription(who, stream, &new.name).await)
     }
 
     /// # Errors
     /// `not_found`.
     pub async fn subscription(&self, who: &Principal, stream: &StreamName, name: &SubscriptionName) -> Result<SubscriptionInfo> {
-        who.may(Right::Read)?;
+        self.may(who, stream, Action::Read).await?;
         let found = self.find_stream(stream).await?;
         let id = loader::subscription_id(&*self.inner.engine, found.id, &name.folded()).await.map_err(|e| engine_failure(&e))?;
         let info = match id {
@@ -324,7 +375,7 @@ impl Broker {
     /// # Errors
     /// `not_found`.
     pub async fn subscriptions(&self, who: &Principal, stream: &StreamName, query: ListQuery) -> Result<Page<SubscriptionInfo>> {
-        who.may(Right::Read)?;
+        self.may(who, stream, Action::Read).await?;
         let found = self.find_stream(stream).await?;
         let ids = self.index(rows::prefix::subscription_names(found.id), |folded| Key::SubscriptionName(found.id, folded).encode(), &query).await?;
         let mut items = Vec::new();
@@ -337,9 +388,13 @@ impl Broker {
     /// # Errors
     /// `not_found`.
     pub async fn delete_subscription(&self, who: &Principal, stream: &StreamName, name: &SubscriptionName) -> Result<()> {
-        who.may(Right::Read)?;
+        self.may(who, stream, Action::Read).await?;
+        if who.kind() != Kind::SourceKey {
+            who.may_destroy("delete a subscription")?;
+        }
+        let claim = self.claim(who, stream).await;
         let (stream, name) = (stream.clone(), name.clone());
-        self.ask(0, |reply| Intent::DeleteSubscription { stream, name, reply }).await
+        self.ask(0, |reply| Intent::DeleteSubscription { stream, name, claim, reply }).await
     }
 
     /// C-14: moves the cursor either way, fences its session, writes an audit line.
@@ -347,23 +402,26 @@ impl Broker {
     /// # Errors
     /// `not_found`, `position_beyond_end`.
     pub async fn seek(&self, who: &Principal, stream: &StreamName, name: &SubscriptionName, to: Start) -> Result<SubscriptionInfo> {
-        who.may(Right::Admin)?;
+        self.may(who, stream, Action::Read).await?;
+        let claim = self.claim(who, stream).await;
         let to = self.untimed(stream, to).await?;
         let (of, which) = (stream.clone(), name.clone());
-        self.ask(0, |reply| Intent::Seek { stream: of, name: which, to, reply }).await?;
+        self.ask(0, |reply| Intent::Seek { stream: of, name: which, to, claim, reply }).await?;
         shown(self.subscription(who, stream, name).await)
     }
 
     /// # Errors
     /// `not_found`.
     pub async fn operation(&self, who: &Principal, id: OperationId) -> Result<OperationInfo> {
-        who.known()?;
-        self.check_serving()?;
-        let found = self.inner.engine.get(vec![Key::Operation(id).encode()]).await.map_err(|e| engine_failure(&e))?;
-        let row = found.into_iter().next().flatten().ok_or_else(|| {
-            Error::new(Code::NotFound, format!("Operation {id} was not found; finished ones are kept for a day.")).resource(format!("/v1/operations/{id}"))
-        })?;
-        Ok(operation::from_row(id, rows::decode(&row).map_err(Error::internal)?))
+        self.still_good(who).await?;
+        let missing =
+            || Error::new(Code::NotFound, format!("Operation {id} was not found; finished ones are kept for a day.")).resource(format!("/v1/operations/{id}"));
+        let row = self.access_row::<value::Operation>(Key::Operation(id)).await?.ok_or_else(missing)?;
+        // Those of others are hidden.
+        if row.requestor != who.user_id() && !self.is_operator(who).await? {
+            return Err(missing());
+        }
+        Ok(operation::from_row(id, row))
     }
 
     /// Waits until it is final or the time is up; returns what it is then. Cancel-safe.

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
+use super::access::Access;
 use super::driver::Driver;
 use super::intent::{Intent, Queued};
 use super::shared::Registry;
@@ -79,7 +80,15 @@ pub struct CommitLoop {
 
 impl CommitLoop {
     /// Starts the loop, at a position that the engine told at `began`.
-    pub fn start(engine: Arc<dyn Engine>, registry: Arc<Registry>, state: State, (lane, position): (Lane, Position), began: Instant, world: World) -> Self {
+    pub fn start(
+        engine: Arc<dyn Engine>,
+        registry: Arc<Registry>,
+        access: Arc<Access>,
+        state: State,
+        (lane, position): (Lane, Position),
+        began: Instant,
+        world: World,
+    ) -> Self {
         let (sender, receiver) = channel();
         let (failed_in, failed) = watch::channel(None);
         let stats = Arc::new(CommitStats::default());
@@ -89,8 +98,19 @@ impl CommitLoop {
             #[cfg(feature = "faults")]
             bell: world.is_simulated().then(Arc::default),
         };
-        let driver =
-            Driver::new(engine, registry, state, (lane, position), began, (inlet.clone(), receiver), failed_in, stats.clone(), operations.clone(), world);
+        let driver = Driver::new(
+            engine,
+            registry,
+            state,
+            (lane, position),
+            began,
+            (inlet.clone(), receiver),
+            failed_in,
+            stats.clone(),
+            operations.clone(),
+            access,
+            world,
+        );
         #[cfg(feature = "faults")]
         let driver = match &inlet.bell {
             Some(bell) => {

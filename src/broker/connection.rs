@@ -14,13 +14,13 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
-use super::access::{Principal, Right};
+use super::access::{Principal, Watch, rung};
 use super::intent::{AppendIntent, Author, Intent, Pipe, Reply};
 use super::session::{Session, SessionHandle};
 use super::{Broker, appending};
 use crate::types::reply::{Acked, Appended, Committed, ProducerOpened, Subscribed};
 use crate::types::request::{AckLevel, AckRequest, AppendRequest, CommitRequest, OpenProducerRequest, ResumeRequest, SubscribeRequest};
-use crate::types::{Code, Error, ProducerId, Result, StreamName, limits};
+use crate::types::{Action, Code, Error, ProducerId, Result, StreamName, limits};
 
 /// An answer that is still to come. Dropping it does not take the request back (P-13).
 pub struct Pending<T>(Stage<T>);
@@ -79,6 +79,8 @@ struct Known {
 pub struct Connection {
     broker: Broker,
     who: Principal,
+    /// Rings when the credential may be over.
+    watch: Option<Box<Watch>>,
     pipes: HashMap<(String, Option<ProducerId>), Known>,
     /// The append session used last: a connection mostly goes on with it. Behind a box, since most connections only read.
     last_pipe: Option<Box<LastPipe>>,
@@ -117,6 +119,7 @@ impl Connection {
     pub(super) fn new(broker: Broker, who: Principal) -> Self {
         Self {
             broker,
+            watch: who.watch(),
             who,
             pipes: HashMap::new(),
             last_pipe: None,
@@ -131,6 +134,18 @@ impl Connection {
     /// For whom.
     pub fn principal(&self) -> &Principal {
         &self.who
+    }
+
+    /// Resolves when the credential that this connection was opened with is good no more. Cancel-safe.
+    pub async fn revoked(&mut self) -> Error {
+        loop {
+            if self.watch.as_deref_mut().is_some_and(Watch::take)
+                && let Err(error) = self.broker.still_good(&self.who).await
+            {
+                return error;
+            }
+            rung(&mut self.watch).await;
+        }
     }
 
     fn pipe(&mut self, stream: &StreamName, producer: Option<&ProducerId>) -> Arc<Pipe> {
@@ -202,8 +217,11 @@ impl Connection {
     /// P-1 … P-18.
     pub async fn append(&mut self, request: AppendRequest) -> Pending<Appended> {
         let pipe = self.pipe(&request.stream, request.producer.as_ref().map(|p| &p.id));
-        if let Err(error) = self.who.may(Right::Write) {
-            return self.refused(pipe, &request, error).await;
+        let mut request = request;
+        match self.broker.allowed(&self.who, &request.stream, Action::Write).await {
+            // What was allowed is that stream, not another one that has its name a moment later.
+            Ok(known_as) => request.stream_id = request.stream_id.or(known_as),
+            Err(error) => return self.refused(pipe, &request, error).await,
         }
         let intent = appending::intent(request, Author::from(&self.who), Some(pipe));
         let bytes = intent.events.encoded().len();
@@ -251,7 +269,7 @@ impl Connection {
 
     /// Ends the poisoning of one append session (P-12).
     pub async fn resume(&mut self, request: ResumeRequest) -> Pending<()> {
-        if let Err(error) = self.who.may(Right::Write) {
+        if let Err(error) = self.broker.may(&self.who, &request.stream, Action::Write).await {
             return Pending::known(Err(error));
         }
         let pipe = self.pipe(&request.stream, request.producer.as_ref());
@@ -263,15 +281,15 @@ impl Connection {
 
     /// A new epoch of a producer.
     pub async fn open_producer(&mut self, request: OpenProducerRequest) -> Pending<ProducerOpened> {
-        if let Err(error) = self.who.may(Right::Write) {
-            return Pending::known(Err(error));
+        match self.broker.open_producer_intent(&self.who, request).await {
+            Ok(intent) => self.submit(0, intent).await,
+            Err(error) => Pending::known(Err(error)),
         }
-        self.submit(0, open_producer_intent(&self.who, request)).await
     }
 
     /// T-1 … T-7.
     pub async fn commit(&mut self, request: CommitRequest) -> Pending<Committed> {
-        match commit_intent(&self.who, request) {
+        match self.broker.commit_intent(&self.who, request).await {
             Ok((bytes, intent)) => self.submit(bytes, intent).await,
             Err(error) => Pending::known(Err(error)),
         }
@@ -279,13 +297,13 @@ impl Connection {
 
     /// Attaches a reader (C-1 … C-6). Times are looked up in the log before the request takes its place in the order.
     pub async fn subscribe(&mut self, request: SubscribeRequest) -> Pending<(Subscribed, Session)> {
-        let (intent_of, on_gap, credit) = match self.broker.open_intent(&self.who, request).await {
+        let (intent_of, reader) = match self.broker.open_intent(&self.who, request).await {
             Ok(ready) => ready,
             Err(error) => return Pending::known(Err(error)),
         };
         let pending = self.submit(0, intent_of).await;
         let broker = self.broker.clone();
-        Pending::derived(async move { Ok(broker.attach(pending.await?, on_gap, credit)) })
+        Pending::derived(async move { Ok(broker.attach(pending.await?, reader)) })
     }
 
     /// C-7 … C-13, C-16. An ephemeral session keeps its own position: `ack_mode_mismatch`.
@@ -297,7 +315,7 @@ impl Connection {
             )
             .rule("G-1")));
         };
-        if let Err(error) = self.who.may(Right::Read) {
+        if let Err(error) = self.broker.may(&self.who, session.stream(), Action::Read).await {
             return Pending::known(Err(error));
         }
         if level == AckLevel::Received
@@ -310,24 +328,42 @@ impl Connection {
     }
 }
 
-/// Checks of a commit that need no state, and its share of the queue; shared with the unary call.
-pub(super) fn commit_intent(who: &Principal, request: CommitRequest) -> Result<(usize, impl FnOnce(Reply<Committed>) -> Intent + use<>)> {
-    who.may(Right::Write).and_then(|()| who.may(Right::Read)).and_then(|()| appending::check_commit(&request))?;
-    let fingerprint = appending::commit_fingerprint(&request);
-    let bytes = request.appends.iter().map(|a| a.events.encoded().len()).sum();
-    let author = Author::from(who);
-    Ok((bytes, move |reply| Intent::Commit { request: Box::new(request), fingerprint, author, reply }))
-}
+impl Broker {
+    /// Checks of a commit that need no state, and its share of the queue; shared with the unary call.
+    pub(super) async fn commit_intent(&self, who: &Principal, request: CommitRequest) -> Result<(usize, impl FnOnce(Reply<Committed>) -> Intent + use<>)> {
+        who.known()?;
+        for append in &request.appends {
+            self.may(who, &append.stream, Action::Write).await?;
+        }
+        for stream in request.acks.iter().map(|ack| &ack.stream).chain(request.checks.iter().map(|check| &check.stream)) {
+            self.may(who, stream, Action::Read).await?;
+        }
+        appending::check_commit(&request)?;
+        let fingerprint = appending::commit_fingerprint(&request);
+        let bytes = request.appends.iter().map(|a| a.events.encoded().len()).sum();
+        let author = Author::from(who);
+        Ok((bytes, move |reply| Intent::Commit { request: Box::new(request), fingerprint, author, reply }))
+    }
 
-/// Shared with the unary call.
-pub(super) fn open_producer_intent(who: &Principal, request: OpenProducerRequest) -> impl FnOnce(Reply<ProducerOpened>) -> Intent + use<> {
-    let OpenProducerRequest { stream, stream_id, producer, expect } = request;
-    let user = who.user_id();
-    move |reply| Intent::OpenProducer { stream, stream_id, producer, expect, user, reply }
-}
+    /// Shared with the unary call. A producer for commits is its user's, whatever it writes to.
+    pub(super) async fn open_producer_intent(
+        &self,
+        who: &Principal,
+        request: OpenProducerRequest,
+    ) -> Result<impl FnOnce(Reply<ProducerOpened>) -> Intent + use<>> {
+        let OpenProducerRequest { stream, stream_id, producer, expect } = request;
+        let stream_id = match &stream {
+            Some(name) => stream_id.or(self.allowed(who, name, Action::Write).await?),
+            None => self.still_good(who).await.map(|()| None)?,
+        };
+        let user = who.user_id();
+        Ok(move |reply| Intent::OpenProducer { stream, stream_id, producer, expect, user, reply })
+    }
 
-/// Checks of one append that need no state, shared with the unary calls.
-pub(super) fn unary(request: AppendRequest, who: &Principal) -> Result<AppendIntent> {
-    who.may(Right::Write)?;
-    Ok(appending::intent(request, Author::from(who), None))
+    /// Checks of one append that need no state, shared with the unary calls.
+    pub(super) async fn unary(&self, mut request: AppendRequest, who: &Principal) -> Result<AppendIntent> {
+        let known_as = self.allowed(who, &request.stream, Action::Write).await?;
+        request.stream_id = request.stream_id.or(known_as);
+        Ok(appending::intent(request, Author::from(who), None))
+    }
 }

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::access::Access;
 use super::broken::Promise;
 use super::clock::Now;
 use super::commit::{CommitStats, Inlet, Input, engine_failure};
@@ -70,6 +71,7 @@ pub struct Driver {
     failed: watch::Sender<Option<String>>,
     stats: Arc<CommitStats>,
     operations: Arc<Notify>,
+    access: Arc<Access>,
     syncs: SyncTimes,
     /// Callers answered by the last group that had nothing else outstanding.
     answered_solo: usize,
@@ -99,6 +101,7 @@ impl Driver {
         failed: watch::Sender<Option<String>>,
         stats: Arc<CommitStats>,
         operations: Arc<Notify>,
+        access: Arc<Access>,
         world: World,
     ) -> Self {
         Self {
@@ -118,6 +121,7 @@ impl Driver {
             failed,
             stats,
             operations,
+            access,
             syncs: SyncTimes::default(),
             answered_solo: 0,
             stop: None,
@@ -393,6 +397,7 @@ impl Driver {
             match effect {
                 Effect::End(mark, why) => mark.end(why),
                 Effect::Acked(mark, next) => mark.acked_to(next),
+                Effect::Access(changed) => self.access.changed(changed),
                 Effect::Operations => self.operations.notify_waiters(),
                 Effect::Audit(line) => info!(target: "audit", "{line}"),
             }

@@ -5,14 +5,14 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::access::Principal;
+use super::access::{AccessChange, Principal};
 use super::cursor::{Attachment, OpenAsk, Proof};
 use super::info::{NewStream, OperationInfo};
 use super::shared::StreamShared;
 use crate::log::IdempotencyRow;
 use crate::types::reply::{Acked, Appended, Committed, ProducerOpened, Subscribed};
 use crate::types::request::{AckLevel, AckRequest, CommitRequest, Credit, Expect, OnGap, ProducerStamp, Start};
-use crate::types::{Error, Events, OperationId, ProducerId, Result, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
+use crate::types::{Error, Events, OperationId, PrincipalId, ProducerId, Result, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
 
 /// Where an answer goes. The receiver may be gone; that is nobody's fault.
 pub type Reply<T> = oneshot::Sender<Result<T>>;
@@ -50,6 +50,22 @@ pub struct Author {
     pub user: u64,
     /// Source id, 0 = none.
     pub source: u64,
+}
+
+impl Author {
+    /// As whom it has rights, and names of its own.
+    pub fn principal(self) -> PrincipalId {
+        if self.source == 0 { PrincipalId::User(self.user) } else { PrincipalId::Source(self.source) }
+    }
+}
+
+/// Who changes a subscription: what its maker may do to it, others need Admin for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// On whose behalf.
+    pub author: Author,
+    /// Has it Admin on the stream?
+    pub admin: bool,
 }
 
 impl From<&Principal> for Author {
@@ -161,6 +177,8 @@ pub enum Intent {
         name: SubscriptionName,
         /// Its fields.
         fields: SubscriptionFields,
+        /// Who makes it.
+        author: Author,
         /// Where its cursor begins.
         start: Start,
         /// Answer.
@@ -172,6 +190,8 @@ pub enum Intent {
         stream: StreamName,
         /// Which.
         name: SubscriptionName,
+        /// Whether the caller may.
+        claim: Claim,
         /// Answer.
         reply: Reply<()>,
     },
@@ -183,6 +203,8 @@ pub enum Intent {
         name: SubscriptionName,
         /// To where.
         to: Start,
+        /// Whether the caller may.
+        claim: Claim,
         /// Answer.
         reply: Reply<()>,
     },
@@ -198,8 +220,8 @@ pub enum Intent {
         create: bool,
         /// The rest.
         ask: OpenAsk,
-        /// User id, owner of a stream that `dev` creates on the way.
-        user: u64,
+        /// Who opens it: the owner of what is created on the way.
+        claim: Claim,
         /// Answer.
         reply: Reply<Opened>,
     },
@@ -297,6 +319,15 @@ pub enum Intent {
         /// Answer.
         reply: Reply<()>,
     },
+    /// A change of users, sources, keys or rights.
+    Access {
+        /// User id, for the audit.
+        by: u64,
+        /// What.
+        change: Box<AccessChange>,
+        /// Answer: the id of what was made.
+        reply: Reply<u64>,
+    },
     /// Acks and appends together.
     Commit {
         /// What.
@@ -335,6 +366,7 @@ impl Intent {
             Self::Append(_, reply) => tell(reply, error),
             Self::AppendOnce { reply, .. } => tell(reply, error),
             Self::Commit { reply, .. } => tell(reply, error),
+            Self::Access { reply, .. } => tell(reply, error),
             Self::Spoil { .. } => {}
         }
     }
@@ -372,6 +404,8 @@ pub enum Answer {
     Trimmed(Reply<(StreamId, u64)>, Result<(StreamId, u64)>),
     /// To the first half of a deletion.
     Deleting(Reply<(StreamId, OperationInfo)>, Result<(StreamId, OperationInfo)>),
+    /// To an access change.
+    Access(Reply<u64>, Result<u64>),
     /// To everything else.
     Done(Reply<()>, Result<()>),
 }
@@ -395,6 +429,7 @@ impl Answer {
             Self::Stream(reply, result) => tell(reply, result, failed),
             Self::Trimmed(reply, result) => tell(reply, result, failed),
             Self::Deleting(reply, result) => tell(reply, result, failed),
+            Self::Access(reply, result) => tell(reply, result, failed),
             Self::Done(reply, result) => tell(reply, result, failed),
         }
     }

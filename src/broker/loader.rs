@@ -44,6 +44,10 @@ pub async fn load(engine: &dyn Engine, need: Need) -> Result<Loaded, EngineError
             let remembered = found.into_iter().next().flatten().map(|bytes| decode(&bytes).and_then(|row| Remembered::from_row(row).map_err(damaged)));
             Loaded::Key(row, remembered.transpose()?)
         }
+        Need::Row(key) => {
+            let found = engine.get(vec![key.clone()]).await?;
+            Loaded::Row(key, found.into_iter().next().flatten().map(|bytes| bytes.to_vec()))
+        }
         Need::Cursor(stream, id) => Loaded::Cursor(stream, id, cursor(engine, stream, id).await?.map(Box::new)),
     })
 }

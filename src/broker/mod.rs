@@ -39,9 +39,13 @@ use crate::log::rows::{self, value};
 use crate::log::{Engine, Key, Lane, Pressure, ReadLimits};
 use crate::types::reply::{Appended, Committed, Subscribed};
 use crate::types::request::{AppendRequest, CommitRequest, Credit, OnGap, Start, SubscribeRequest};
+pub use crate::types::{Action, Right};
 use crate::types::{Batch, Code, Error, IdempotencyKey, Result, StreamId, StreamName, TimeUs, limits};
 
-pub use access::{Principal, Right};
+pub use access::{
+    Access, KeyInfo, Kind, Login, NewSource, NewUser, Principal, PrincipalRef, RightInfo, SourceChange, SourceInfo, UserChange, UserInfo, Vault, Watch,
+    WhoInfo, credential_id,
+};
 use ack_token::AckTokens;
 pub use broken::{Broken, Promise};
 use clock::Now;
@@ -49,7 +53,7 @@ use commit::{CommitLoop, engine_failure};
 pub use connection::{Connection, Pending};
 use cursor::OpenAsk;
 pub use info::*;
-use intent::{Intent, Opened, Reply};
+use intent::{Author, Claim, Intent, Opened, Reply};
 pub use session::{Session, SessionHandle};
 use shared::{Registry, StreamShared};
 use state::{Options, State, Stream, stream_not_found};
@@ -89,12 +93,20 @@ struct Inner {
     room: Arc<Semaphore>,
     log_epoch: u64,
     ack_tokens: AckTokens,
+    access: Arc<Access>,
     broken: Broken,
     world: World,
     began: Instant,
     draining: AtomicBool,
     drained: Notify,
     sessions: AtomicUsize,
+}
+
+/// What a session needs besides its opening.
+struct Reader {
+    on_gap: OnGap,
+    credit: Option<Credit>,
+    watch: Option<Box<Watch>>,
 }
 
 /// Smallest share of the queue's budget: a request without events still costs its own memory.
@@ -142,7 +154,8 @@ impl Broker {
         let now = Now { wall_us: world.now().0, mono: began.elapsed() };
         let state = State::new(options, registry.clone(), counters, now);
         let log_epoch = state.log_epoch();
-        let commits = CommitLoop::start(engine.clone(), registry.clone(), state, (lane, position), began, world.clone());
+        let access = Arc::new(Access::new(&secret));
+        let commits = CommitLoop::start(engine.clone(), registry.clone(), access.clone(), state, (lane, position), began, world.clone());
         let room = Arc::new(Semaphore::new(limits::COMMIT_QUEUE_BYTES));
         let inner = Inner {
             engine,
@@ -151,6 +164,7 @@ impl Broker {
             room,
             log_epoch,
             ack_tokens: AckTokens::new(&secret),
+            access,
             broken,
             world,
             began,
@@ -239,7 +253,7 @@ impl Broker {
     /// # Errors
     /// P-1 … P-9, P-18, limits, rights.
     pub async fn append(&self, who: &Principal, request: AppendRequest) -> Result<Appended> {
-        let intent = connection::unary(request, who)?;
+        let intent = self.unary(request, who).await?;
         let conditional = appending::Conditional::of(&intent);
         let result = self.ask(intent.events.encoded().len(), |reply| Intent::Append(Box::new(intent), reply)).await;
         match conditional {
@@ -254,7 +268,7 @@ impl Broker {
     /// # Errors
     /// `idempotency_key_reused`, P-9, P-18, limits, rights.
     pub async fn append_once(&self, who: &Principal, request: AppendRequest, key: &IdempotencyKey) -> Result<(Appended, TimeUs)> {
-        let append = connection::unary(request, who)?;
+        let append = self.unary(request, who).await?;
         if append.producer.is_some() {
             return Err(Error::bad("producer", "An append is recognised by its producer or by its Idempotency-Key; send one of the two."));
         }
@@ -274,8 +288,8 @@ impl Broker {
     /// # Errors
     /// C-1 … C-6, `not_found`, rights.
     pub async fn open_session(&self, who: &Principal, request: SubscribeRequest) -> Result<(Subscribed, Session)> {
-        let (intent, on_gap, credit) = self.open_intent(who, request).await?;
-        Ok(self.attach(self.ask(0, intent).await?, on_gap, credit))
+        let (intent, reader) = self.open_intent(who, request).await?;
+        Ok(self.attach(self.ask(0, intent).await?, reader))
     }
 
     /// One commit without a connection (T-1 … T-7).
@@ -283,7 +297,7 @@ impl Broker {
     /// # Errors
     /// `txn_part_failed`, `txn_too_large`, P-1 … P-8, rights.
     pub async fn commit(&self, who: &Principal, request: CommitRequest) -> Result<Committed> {
-        let (bytes, intent) = connection::commit_intent(who, request)?;
+        let (bytes, intent) = self.commit_intent(who, request).await?;
         self.ask(bytes, intent).await
     }
 
@@ -375,8 +389,10 @@ impl Broker {
     }
 
     /// What `subscribe` puts into the commit order, and what the session needs beside it.
-    async fn open_intent(&self, who: &Principal, request: SubscribeRequest) -> Result<(impl FnOnce(Reply<Opened>) -> Intent + use<>, OnGap, Option<Credit>)> {
-        who.may(Right::Read)?;
+    async fn open_intent(&self, who: &Principal, request: SubscribeRequest) -> Result<(impl FnOnce(Reply<Opened>) -> Intent + use<>, Reader)> {
+        // The watch first: a right that is taken away after the look is heard of.
+        let watch = who.watch();
+        let known_as = self.allowed(who, &request.stream, Action::Read).await?;
         if request.filter.is_some() {
             return Err(Error::new(Code::NotImplemented, "Filters are not built yet; leave `filter` out.").detail("field", "filter"));
         }
@@ -384,17 +400,16 @@ impl Broker {
         if subscription.is_none() && (create || rewind) {
             return Err(Error::bad("subscription", "`create` and `rewind` need a subscription; an ephemeral reader has no cursor."));
         }
-        if rewind {
-            who.may(Right::Admin)?;
-        }
         let on_gap = on_gap.unwrap_or(if subscription.is_some() { OnGap::Fail } else { OnGap::Skip });
         let from = match from {
             Some(start) => Some(self.untimed(&stream, start).await?),
             None => None,
         };
         let ask = OpenAsk { from, rewind, takeover, on_gap, log_epoch };
-        let user = who.user_id();
-        Ok((move |reply| Intent::Open { stream, stream_id, subscription, create, ask, user, reply }, on_gap, credit))
+        // What was allowed is that stream, not another one that has its name a moment later.
+        let stream_id = stream_id.or(known_as);
+        let claim = if rewind { self.claim(who, &stream).await } else { Claim { author: who.into(), admin: false } };
+        Ok((move |reply| Intent::Open { stream, stream_id, subscription, create, ask, claim, reply }, Reader { on_gap, credit, watch }))
     }
 
     /// A start without a time: looked up in the log.
@@ -404,8 +419,13 @@ impl Broker {
         Ok(Start::Offset(self.offset_of_time(found.id, &found.bounds, time).await?))
     }
 
-    fn attach(&self, opened: Opened, on_gap: OnGap, credit: Option<Credit>) -> (Subscribed, Session) {
-        Session::new(opened, self.clone(), on_gap, credit)
+    /// What the caller may do to subscriptions of others.
+    async fn claim(&self, who: &Principal, stream: &StreamName) -> Claim {
+        Claim { author: Author::from(who), admin: self.may(who, stream, Action::Admin).await.is_ok() }
+    }
+
+    fn attach(&self, opened: Opened, reader: Reader) -> (Subscribed, Session) {
+        Session::new(opened, self.clone(), reader.on_gap, reader.credit, reader.watch)
     }
 }
 

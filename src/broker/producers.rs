@@ -1,11 +1,10 @@
 //! Producers without a connection: opened, looked at and removed by calls of their own.
 
 use super::commit::engine_failure;
-use super::connection;
 use super::info::{ListQuery, Page, ProducerInfo};
 use super::intent::Intent;
 use super::state::producer_not_found;
-use super::{Broker, Principal, Right};
+use super::{Action, Broker, Principal};
 use crate::log::rows::{self, value};
 use crate::log::{Key, ProducerKey};
 use crate::types::reply::ProducerOpened;
@@ -18,8 +17,15 @@ impl Broker {
     /// # Errors
     /// `producer_state_lost`, `name_taken`, `not_found`, rights.
     pub async fn open_producer(&self, who: &Principal, request: OpenProducerRequest) -> Result<ProducerOpened> {
-        who.may(Right::Write)?;
-        self.ask(0, connection::open_producer_intent(who, request)).await
+        self.ask(0, self.open_producer_intent(who, request).await?).await
+    }
+
+    /// Those of a stream are its writers', broker-wide ones their user's.
+    async fn may_producer(&self, who: &Principal, stream: Option<&StreamName>, action: Action) -> Result<()> {
+        match stream {
+            Some(stream) => self.may(who, stream, action).await,
+            None => self.still_good(who).await,
+        }
     }
 
     /// The key of a producer of `stream`, or of one of the caller's broker-wide ones.
@@ -35,7 +41,7 @@ impl Broker {
     /// # Errors
     /// `not_found`, rights.
     pub async fn producer(&self, who: &Principal, stream: Option<&StreamName>, id: &ProducerId) -> Result<ProducerInfo> {
-        who.may(Right::Read)?;
+        self.may_producer(who, stream, Action::Read).await?;
         self.check_serving()?;
         let key = self.producer_key(who, stream, id).await?;
         let found = self.inner.engine.get(vec![Key::Producer(&key).encode()]).await.map_err(|e| engine_failure(&e))?;
@@ -48,7 +54,7 @@ impl Broker {
     /// # Errors
     /// `not_found`, rights.
     pub async fn producers(&self, who: &Principal, stream: Option<&StreamName>, query: ListQuery) -> Result<Page<ProducerInfo>> {
-        who.may(Right::Read)?;
+        self.may_producer(who, stream, Action::Read).await?;
         self.check_serving()?;
         let prefix = match stream {
             Some(name) => rows::prefix::producers(self.find_stream(name).await?.id),
@@ -81,7 +87,7 @@ impl Broker {
     /// # Errors
     /// `not_found`, rights.
     pub async fn delete_producer(&self, who: &Principal, stream: Option<&StreamName>, id: &ProducerId) -> Result<()> {
-        who.may(Right::Write)?;
+        self.may_producer(who, stream, Action::Write).await?;
         let (stream, producer, user) = (stream.cloned(), id.clone(), who.user_id());
         self.ask(0, |reply| Intent::DeleteProducer { stream, producer, user, reply }).await
     }

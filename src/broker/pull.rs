@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::access::{Watch, rung};
 use super::ack_token::Run;
 use super::cursor::{self, Mark, Proof};
 use super::intent::{Intent, Opened};
 use super::read;
 use super::shared::{Bounds, StreamShared};
 use super::state::stream_not_found;
-use super::{Broker, Principal, Right};
+use super::{Action, Broker, Principal};
 use crate::types::reply::{Acked, GapReason, Lag, Pulled};
 use crate::types::request::{AckLevel, AckRequest, OnGap, PullRequest, Start, SubscribeRequest};
 use crate::types::{Error, Result, Slice, StreamName, SubscriptionName, TimeUs, limits};
@@ -46,7 +47,8 @@ impl Broker {
     /// # Errors
     /// C-1 … C-8, `cursor_trimmed`, `not_found`, `bad_parameter`.
     pub async fn pull(&self, who: &Principal, request: PullRequest) -> Result<Pulled> {
-        who.may(Right::Read)?;
+        let mut watch = who.watch();
+        self.may(who, &request.stream, Action::Read).await?;
         let (stream, subscription) = (request.stream.clone(), request.subscription.clone());
         let on_gap = request.on_gap.unwrap_or(OnGap::Fail);
         let (events, bytes, wait) = (request.max_events, request.max_bytes, request.wait.min(limits::LONG_POLL));
@@ -59,7 +61,7 @@ impl Broker {
         self.inner.registry.attached(subscribed.stream_id, session.subscription, mark);
         let _used = Use { mark, began: self.inner.began };
         let most = (events.clamp(1, limits::READ_MAX_EVENTS as u64), bytes.clamp(1, limits::READ_MAX_BYTES as u64), session.window.events);
-        let found = self.wait_for_run(&stream, &shared, mark, subscribed.next, on_gap, most, began + wait).await?;
+        let found = self.wait_for_run((who, &mut watch), &stream, &shared, mark, subscribed.next, on_gap, most, began + wait).await?;
         let ack_token = (found.next > subscribed.next).then(|| {
             let lives = began.elapsed() + Duration::from_secs(session.ack_timeout_s);
             let expires = TimeUs(clock.0.saturating_add(lives.as_micros() as i64));
@@ -98,7 +100,7 @@ impl Broker {
                 on_gap: Some(on_gap),
                 log_epoch,
             };
-            let (intent, ..) = self.open_intent(who, ask).await?;
+            let (intent, _) = self.open_intent(who, ask).await?;
             return self.ask(0, intent).await;
         };
         if log_epoch.is_some() {
@@ -116,6 +118,7 @@ impl Broker {
     #[expect(clippy::too_many_arguments, reason = "all of them are what one pull is about, and it is called once")]
     async fn wait_for_run(
         &self,
+        (who, watch): (&Principal, &mut Option<Box<Watch>>),
         stream: &StreamName,
         shared: &StreamShared,
         mark: &Mark,
@@ -133,6 +136,9 @@ impl Broker {
             let changed = shared.changed();
             if let Some(why) = mark.ended() {
                 return Err(why);
+            }
+            if watch.as_deref_mut().is_some_and(Watch::take) {
+                self.may(who, stream, Action::Read).await?;
             }
             let bounds = shared.bounds().filter(|bounds| !bounds.gone).ok_or_else(|| stream_not_found(stream))?;
             if next < bounds.first_offset {
@@ -158,7 +164,7 @@ impl Broker {
                 return Ok(Found { gap, slices: Vec::new(), next, bounds });
             }
             let rung = async {
-                tokio::select! { () = steered => {}, () = changed => {} }
+                tokio::select! { () = steered => {}, () = changed => {}, () = rung(watch) => {} }
             };
             drop(tokio::time::timeout(left, self.or_draining(rung)).await);
         }
@@ -169,7 +175,7 @@ impl Broker {
     /// # Errors
     /// Those of the table; `not_found`.
     pub async fn ack(&self, who: &Principal, request: AckRequest) -> Result<Acked> {
-        who.may(Right::Read)?;
+        self.may(who, &request.stream, Action::Read).await?;
         let level = request.level;
         self.ask(0, |reply| Intent::Ack { request, proof: None, level, reply }).await
     }
@@ -187,7 +193,7 @@ impl Broker {
         offset: Option<u64>,
         level: AckLevel,
     ) -> Result<Acked> {
-        who.may(Right::Read)?;
+        self.may(who, stream, Action::Read).await?;
         let Run { epoch, from, to, log_epoch, expires } = self.inner.ack_tokens.read(stream, subscription, token)?;
         let offset = offset.unwrap_or(to - 1);
         if !(from..to).contains(&offset) {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::access::{Watch, rung};
 use super::commit::engine_failure;
 use super::info::{ReadFrom, ReadReply, ReadRequest, Which};
 use super::shared::{Bounds, StreamShared};
 use super::state::stream_not_found;
-use super::{Broker, Principal, Right, loader};
+use super::{Action, Broker, Principal, loader};
 use crate::log::ReadLimits;
 use crate::types::request::Start;
 use crate::types::{Batch, Code, Error, Result, Slice, StreamId, StreamName, TimeUs, limits};
@@ -19,7 +20,8 @@ impl Broker {
     /// # Errors
     /// `not_found`, `offset_trimmed`, `offset_beyond_end`, `data_corrupt`. Cancel-safe.
     pub async fn read(&self, who: &Principal, stream: &StreamName, request: ReadRequest) -> Result<ReadReply> {
-        who.may(Right::Read)?;
+        let mut watch = who.watch();
+        self.may(who, stream, Action::Read).await?;
         let found = self.find_stream(stream).await?;
         let shared = self.shared(found.id).await?;
         let bounds = shared.bounds().ok_or_else(|| stream_not_found(stream))?;
@@ -27,6 +29,9 @@ impl Broker {
         let deadline = Instant::now() + request.wait.min(limits::LONG_POLL);
         loop {
             let changed = shared.changed();
+            if watch.as_deref_mut().is_some_and(Watch::take) {
+                self.may(who, stream, Action::Read).await?;
+            }
             let bounds = shared.bounds().ok_or_else(|| stream_not_found(stream))?;
             if bounds.gone {
                 return Err(stream_not_found(stream));
@@ -41,7 +46,7 @@ impl Broker {
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.is_draining() || tokio::time::timeout(left, self.or_draining(changed)).await.is_err() {
+            if left.is_zero() || self.is_draining() || tokio::time::timeout(left, self.or_draining(either(changed, rung(&mut watch)))).await.is_err() {
                 return Ok(ReadReply {
                     stream: found.id,
                     slices: Vec::new(),
@@ -132,7 +137,7 @@ impl Broker {
     /// # Errors
     /// `not_found`, `offset_trimmed` with `first_offset`, `stream_empty`.
     pub async fn event(&self, who: &Principal, stream: &StreamName, which: Which) -> Result<Slice> {
-        who.may(Right::Read)?;
+        self.may(who, stream, Action::Read).await?;
         let found = self.find_stream(stream).await?;
         let bounds = found.bounds;
         let (first, next) = (bounds.first_offset, bounds.next_offset);
@@ -180,6 +185,11 @@ impl Broker {
         }
         Ok(low.max(bounds.first_offset))
     }
+}
+
+/// Resolves when the first of two does.
+pub(super) async fn either(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
+    tokio::select! { () = one => {}, () = other => {} }
 }
 
 /// S-6: events that were never trimmed are not there.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Broker;
+use super::access::{Watch, rung};
 use super::broken::Promise;
 use super::cursor::{self, Attachment, Mark};
 use super::info::Delivery;
@@ -20,7 +21,7 @@ use super::state::stream_not_found;
 use super::window::Window;
 use crate::types::reply::{Acked, GapReason, Lag, Subscribed};
 use crate::types::request::{Credit, OnGap};
-use crate::types::{Error, Result, Slice, StreamId, StreamName, SubscriptionId, SubscriptionName, limits};
+use crate::types::{Action, Error, Result, Slice, StreamId, StreamName, SubscriptionId, SubscriptionName, limits};
 
 /// What one fetch from the log may bring: several frames' worth.
 const FETCH_BYTES: usize = 512 * 1024;
@@ -86,12 +87,14 @@ pub struct Session {
     fetched: VecDeque<Slice>,
     /// The reader knows that it has everything.
     live: bool,
+    /// Rings when the reader's rights may have changed.
+    watch: Option<Box<Watch>>,
     /// Holds a durable session.
     _attachment: Option<Attachment>,
 }
 
 impl Session {
-    pub(super) fn new(opened: Opened, broker: Broker, on_gap: OnGap, credit: Option<Credit>) -> (Subscribed, Self) {
+    pub(super) fn new(opened: Opened, broker: Broker, on_gap: OnGap, credit: Option<Credit>, watch: Option<Box<Watch>>) -> (Subscribed, Self) {
         let Opened { subscribed, shared, durable, .. } = opened;
         let next = subscribed.next;
         let (window, mark, subscription, attachment) = match durable {
@@ -110,7 +113,8 @@ impl Session {
             shared: Arc::new(HandleShared { stream: subscribed.stream.clone(), stream_id: subscribed.stream_id, subscription, mark, granted }),
         };
         broker.inner.sessions.fetch_add(1, Ordering::Relaxed);
-        let session = Self { handle, stream: shared, broker, window, on_gap, position: next, fetched: VecDeque::new(), live: false, _attachment: attachment };
+        let session =
+            Self { handle, stream: shared, broker, window, on_gap, position: next, fetched: VecDeque::new(), live: false, watch, _attachment: attachment };
         (subscribed, session)
     }
 
@@ -144,6 +148,7 @@ impl Session {
             if let Some(why) = mark.ended() {
                 return Err(why);
             }
+            self.check_right().await?;
             let bounds = stream.bounds().ok_or_else(|| Error::internal("a session's stream has no bounds"))?;
             if bounds.gone {
                 return Err(stream_not_found(&self.handle.shared.stream));
@@ -160,11 +165,11 @@ impl Session {
                     self.live = true;
                     return Ok(Delivery::Live { next_offset: bounds.next_offset });
                 }
-                tokio::select! { () = steered => {}, () = changed => {}, () = drained => {} }
+                tokio::select! { () = steered => {}, () = changed => {}, () = drained => {}, () = rung(&mut self.watch) => {} }
                 continue;
             }
             let Some((room, any_size)) = self.window.room() else {
-                tokio::select! { () = steered => {}, () = changed => {}, () = drained => {} }
+                tokio::select! { () = steered => {}, () = changed => {}, () = drained => {}, () = rung(&mut self.watch) => {} }
                 continue;
             };
             if self.fetched.is_empty() {
@@ -180,7 +185,7 @@ impl Session {
             }
             let first = self.fetched.front().and_then(|slice| slice.events().next()).map_or(0, |(_, event)| event.data.len() as u64);
             if first > room.bytes && !any_size {
-                tokio::select! { () = steered => {}, () = changed => {}, () = drained => {} }
+                tokio::select! { () = steered => {}, () = changed => {}, () = drained => {}, () = rung(&mut self.watch) => {} }
                 continue;
             }
             let slices = self.cut(room);
@@ -192,6 +197,12 @@ impl Session {
             }
             return Ok(self.hand_out(slices, &bounds));
         }
+    }
+
+    /// A reader whose right was taken away gets no more.
+    async fn check_right(&mut self) -> Result<()> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        if watch.take() { self.broker.may(&watch.principal(), &self.handle.shared.stream, Action::Read).await } else { Ok(()) }
     }
 
     /// Takes slices off `fetched` for one frame: whole batches until the frame is large enough, cut where the window ends.

@@ -13,7 +13,36 @@ use crate::types::name::quote;
 use crate::types::{Code, Error, Result};
 
 /// Names of query parameters in which people put credentials. They end up in logs and histories.
-const KEY_PARAMETERS: [&str; 8] = ["key", "userkey", "token", "access_token", "api_key", "apikey", "auth", "authorization"];
+const KEY_PARAMETERS: [&str; 9] = ["key", "userkey", "token", "access_token", "api_key", "apikey", "auth", "authorization", "ticket"];
+
+/// The subject of a client certificate that chains to the cluster's CA (`surfaces.md` F2). A request carries it as an extension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// `user-<name>`.
+    User(std::sync::Arc<str>),
+    /// `node-<uuid>`.
+    Node(std::sync::Arc<str>),
+}
+
+/// A one-time ticket that stood in the URL of an upgrade. A request carries it as an extension; the URL does not any more.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ticket(pub String);
+
+/// Takes the ticket out of a query: what is left of the query, and the ticket. A second ticket stays, and is refused as a key in a URL.
+pub fn take_ticket(query: &str) -> (String, Option<Ticket>) {
+    let mut ticket = None;
+    let rest: Vec<&str> = query
+        .split('&')
+        .filter(|pair| match pair.split_once('=') {
+            Some(("ticket", value)) if ticket.is_none() => {
+                ticket = Some(Ticket(value.to_owned()));
+                false
+            }
+            _ => true,
+        })
+        .collect();
+    (rest.join("&"), ticket)
+}
 
 /// Who is let in over TCP.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

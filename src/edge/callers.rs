@@ -83,7 +83,7 @@ impl Drop for Place {
 }
 
 /// Addresses that one subscriber of a network has: of IPv6 that is a /64.
-fn household(address: IpAddr) -> IpAddr {
+pub fn household(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {

@@ -15,6 +15,8 @@ use crate::broker::Broker;
 pub mod auth;
 pub mod callers;
 pub mod conversation;
+mod credentials;
+pub mod failures;
 pub mod grpc;
 pub mod http;
 pub mod ops;
@@ -24,6 +26,7 @@ pub mod stats;
 pub mod ws;
 
 pub use auth::Doors;
+pub use failures::Failures;
 pub use socket::Socket;
 pub use stats::Stats;
 
@@ -63,6 +66,7 @@ struct Shared {
     broker: Broker,
     settings: Settings,
     stats: Stats,
+    failures: Failures,
     draining: CancellationToken,
     tasks: TaskTracker,
     started: Instant,
@@ -75,7 +79,7 @@ pub struct Face(Arc<Shared>);
 impl Edge {
     /// Faces for a broker. `draining` tells long polls and WebSockets to end; upgraded connections are tracked by `tasks`.
     pub fn new(broker: Broker, settings: Settings, draining: CancellationToken, tasks: TaskTracker) -> Self {
-        let shared = Arc::new(Shared { broker, settings, stats: Stats::default(), draining, tasks, started: Instant::now() });
+        let shared = Arc::new(Shared { broker, settings, stats: Stats::default(), failures: Failures::default(), draining, tasks, started: Instant::now() });
         let router = http::router(Face(shared.clone()));
         let others = grpc::Others::new(Face(shared.clone()));
         Self { shared, router, others }
@@ -115,6 +119,11 @@ impl Face {
     /// Counters.
     pub fn stats(&self) -> &Stats {
         &self.0.stats
+    }
+
+    /// Credentials that were not known.
+    pub fn failures(&self) -> &Failures {
+        &self.0.failures
     }
 
     /// Cancelled when the broker begins to stop.

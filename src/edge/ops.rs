@@ -42,7 +42,7 @@ pub async fn readyz(State(face): State<Face>, mut query: Query) -> Result<Respon
 /// `GET /metrics`: OpenMetrics text. No names of streams, users or subscriptions, and therefore open unless set otherwise.
 pub async fn metrics(State(face): State<Face>, Anyone(who): Anyone) -> Result<Response, Failure> {
     if face.settings().metrics_for_operator_only {
-        who.known()?;
+        face.broker().must_be_operator(&who, "read these metrics").await?;
     }
     let mut numbers = face.broker().metrics();
     numbers.extend(face.stats().metrics());

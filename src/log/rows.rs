@@ -2,7 +2,7 @@
 //!
 //! Integers in keys are big-endian. Variable parts are a u8 length and the bytes, so that `p1` is no prefix of `p10`.
 
-use crate::types::{OperationId, ProducerId, StreamId, SubscriptionId};
+use crate::types::{OperationId, PrincipalId, ProducerId, StreamId, SubscriptionId};
 
 /// Generated from `proto/tidelog/store/v1/rows.proto`.
 #[allow(missing_docs, clippy::all, reason = "generated; the proto file has the comments")]
@@ -54,28 +54,49 @@ impl ProducerKey {
     }
 }
 
-/// Which idempotency key: one of a user's, for appends to one stream.
+/// Which idempotency key: one of a principal's, for appends to one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IdempotencyRow {
     /// The stream it is for.
     pub stream: StreamId,
-    /// The user who sent it.
-    pub user: u64,
+    /// Who sent it.
+    pub principal: PrincipalId,
     /// XXH3-128 of the key.
     pub hash: u128,
 }
 
-/// First byte of a principal in a key: a user.
-const PRINCIPAL_USER: u8 = 1;
+/// A principal in a key: one byte says which kind, then the id.
+fn push_principal(bytes: &mut Vec<u8>, principal: PrincipalId) {
+    let (kind, id) = match principal {
+        PrincipalId::User(id) => (1, id),
+        PrincipalId::Source(id) => (2, id),
+    };
+    bytes.push(kind);
+    bytes.extend_from_slice(&id.to_be_bytes());
+}
+
+/// Reads a principal off the front of a part of a key.
+pub fn split_principal(bytes: &[u8]) -> Option<(PrincipalId, &[u8])> {
+    let (&kind, rest) = bytes.split_first()?;
+    let (id, rest) = rest.split_first_chunk::<8>()?;
+    let id = u64::from_be_bytes(*id);
+    match kind {
+        1 => Some((PrincipalId::User(id), rest)),
+        2 => Some((PrincipalId::Source(id), rest)),
+        _ => None,
+    }
+}
+
+/// Public part of a key or token.
+pub type ApiKeyId = [u8; 9];
 
 impl IdempotencyRow {
     /// From an encoded key, for sweeps.
     pub fn decode(key: &[u8]) -> Option<Self> {
         let (stream, rest) = key.get(1..)?.split_first_chunk::<8>()?;
-        let (&PRINCIPAL_USER, rest) = rest.split_first()? else { return None };
-        let (user, rest) = rest.split_first_chunk::<8>()?;
+        let (principal, rest) = split_principal(rest)?;
         let hash = rest.try_into().ok()?;
-        Some(Self { stream: StreamId(u64::from_be_bytes(*stream)), user: u64::from_be_bytes(*user), hash: u128::from_be_bytes(hash) })
+        Some(Self { stream: StreamId(u64::from_be_bytes(*stream)), principal, hash: u128::from_be_bytes(hash) })
     }
 }
 
@@ -108,8 +129,26 @@ pub enum Key<'a> {
     Subscription(StreamId, SubscriptionId),
     /// meta 8: folded name of a subscription → its id.
     SubscriptionName(StreamId, &'a str),
+    /// meta 9: a user.
+    User(u64),
+    /// meta 10: folded name of a user → its id.
+    UserName(&'a str),
+    /// meta 11: a source.
+    Source(u64),
+    /// meta 12: owner ‖ source → nothing.
+    SourceOwner(u64, u64),
+    /// meta 13: public part of a key or token → whose it is, and the hash of the whole.
+    ApiKey(&'a ApiKeyId),
+    /// meta 14: stream ‖ principal → right.
+    Right(StreamId, PrincipalId),
+    /// meta 15: principal ‖ stream → right.
+    RightOf(PrincipalId, StreamId),
     /// meta 16: an operation.
     Operation(OperationId),
+    /// meta 19: owner ‖ XXH3-128 of a source's folded name → its id.
+    SourceName(u64, u128),
+    /// meta 20: owner ‖ folded name of a user key → its public part.
+    KeyName(u64, &'a str),
 }
 
 impl Key<'_> {
@@ -141,11 +180,32 @@ impl Key<'_> {
             }
             Self::Idempotency(row) => {
                 bytes.extend_from_slice(&row.stream.0.to_be_bytes());
-                bytes.push(PRINCIPAL_USER);
-                bytes.extend_from_slice(&row.user.to_be_bytes());
+                push_principal(&mut bytes, row.principal);
                 bytes.extend_from_slice(&row.hash.to_be_bytes());
             }
-            Self::StreamName(folded) => text(&mut bytes, folded),
+            Self::StreamName(folded) | Self::UserName(folded) => text(&mut bytes, folded),
+            Self::User(id) | Self::Source(id) => bytes.extend_from_slice(&id.to_be_bytes()),
+            Self::SourceOwner(owner, source) => {
+                bytes.extend_from_slice(&owner.to_be_bytes());
+                bytes.extend_from_slice(&source.to_be_bytes());
+            }
+            Self::SourceName(owner, hash) => {
+                bytes.extend_from_slice(&owner.to_be_bytes());
+                bytes.extend_from_slice(&hash.to_be_bytes());
+            }
+            Self::KeyName(owner, folded) => {
+                bytes.extend_from_slice(&owner.to_be_bytes());
+                text(&mut bytes, folded);
+            }
+            Self::ApiKey(id) => bytes.extend_from_slice(*id),
+            Self::Right(stream, principal) => {
+                bytes.extend_from_slice(&stream.0.to_be_bytes());
+                push_principal(&mut bytes, *principal);
+            }
+            Self::RightOf(principal, stream) => {
+                push_principal(&mut bytes, *principal);
+                bytes.extend_from_slice(&stream.0.to_be_bytes());
+            }
             Self::StreamUuid(uuid) => bytes.extend_from_slice(uuid.as_bytes()),
             Self::StreamOwner(owner, stream) => {
                 bytes.extend_from_slice(&owner.to_be_bytes());
@@ -175,14 +235,23 @@ impl Key<'_> {
             Self::StreamOwner(..) => (Space::Meta, 6),
             Self::Subscription(..) => (Space::Meta, 7),
             Self::SubscriptionName(..) => (Space::Meta, 8),
+            Self::User(_) => (Space::Meta, 9),
+            Self::UserName(_) => (Space::Meta, 10),
+            Self::Source(_) => (Space::Meta, 11),
+            Self::SourceOwner(..) => (Space::Meta, 12),
+            Self::ApiKey(_) => (Space::Meta, 13),
+            Self::Right(..) => (Space::Meta, 14),
+            Self::RightOf(..) => (Space::Meta, 15),
             Self::Operation(_) => (Space::Meta, 16),
+            Self::SourceName(..) => (Space::Meta, 19),
+            Self::KeyName(..) => (Space::Meta, 20),
         }
     }
 }
 
 /// Key prefixes, for scans.
 pub mod prefix {
-    use super::{RowKey, Space, StreamId};
+    use super::{PrincipalId, RowKey, Space, StreamId, push_principal};
 
     fn of(space: Space, kind: u8, stream: Option<StreamId>) -> RowKey {
         let mut bytes = vec![kind];
@@ -200,6 +269,48 @@ pub mod prefix {
     /// All subscriptions of a stream by folded name.
     pub fn subscription_names(stream: StreamId) -> RowKey {
         of(Space::Meta, 8, Some(stream))
+    }
+
+    /// All users by folded name.
+    pub fn user_names() -> RowKey {
+        of(Space::Meta, 10, None)
+    }
+
+    /// All sources.
+    pub fn sources() -> RowKey {
+        of(Space::Meta, 11, None)
+    }
+
+    /// The sources of a user.
+    pub fn sources_of(owner: u64) -> RowKey {
+        of(Space::Meta, 12, Some(StreamId(owner)))
+    }
+
+    /// All keys and tokens.
+    pub fn api_keys() -> RowKey {
+        of(Space::Meta, 13, None)
+    }
+
+    /// The rights on a stream.
+    pub fn rights(stream: StreamId) -> RowKey {
+        of(Space::Meta, 14, Some(stream))
+    }
+
+    /// The rights of a principal.
+    pub fn rights_of(principal: PrincipalId) -> RowKey {
+        let mut key = of(Space::Meta, 15, None);
+        push_principal(&mut key.bytes, principal);
+        key
+    }
+
+    /// The names of a user's keys.
+    pub fn key_names(owner: u64) -> RowKey {
+        of(Space::Meta, 20, Some(StreamId(owner)))
+    }
+
+    /// The streams that a user owns.
+    pub fn streams_of(owner: u64) -> RowKey {
+        of(Space::Meta, 6, Some(StreamId(owner)))
     }
 
     /// All operations.
@@ -225,7 +336,8 @@ pub mod prefix {
     }
 }
 
-/// The ranges that hold everything of one stream besides its catalogue rows: kinds 1–5 of `state`, subscriptions in `meta`.
+/// The ranges that hold everything of one stream besides its catalogue rows: kinds 1–5 of `state`, subscriptions and rights in `meta`.
+/// (A right stands under its principal too; that row leads nowhere then, since ids are never reused, and goes with the principal.)
 pub fn ranges_of(stream: StreamId) -> Vec<super::DeleteRange> {
     let range = |space, kind: u8| {
         let key = |id: u64| {
@@ -236,7 +348,7 @@ pub fn ranges_of(stream: StreamId) -> Vec<super::DeleteRange> {
         super::DeleteRange::Rows { space, from: key(stream.0), to: key(stream.0 + 1) }
     };
     let mut ranges: Vec<_> = (1..=5).map(|kind| range(Space::State, kind)).collect();
-    ranges.extend([range(Space::Meta, 7), range(Space::Meta, 8)]);
+    ranges.extend([range(Space::Meta, 7), range(Space::Meta, 8), range(Space::Meta, 14)]);
     ranges.push(super::DeleteRange::Batches { stream, from: 0, to: None });
     ranges
 }
@@ -314,8 +426,9 @@ mod tests {
         }
 
         #[test]
-        fn an_idempotency_key_reads_back_from_its_row(stream: u64, user: u64, hash: u128) {
-            let row = IdempotencyRow { stream: StreamId(stream), user, hash };
+        fn an_idempotency_key_reads_back_from_its_row(stream: u64, id: u64, source: bool, hash: u128) {
+            let principal = if source { PrincipalId::Source(id) } else { PrincipalId::User(id) };
+            let row = IdempotencyRow { stream: StreamId(stream), principal, hash };
             prop_assert_eq!(IdempotencyRow::decode(&Key::Idempotency(&row).encode().bytes), Some(row));
         }
 

@@ -18,7 +18,6 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::Principal;
 use crate::edge::callers::{Caller, Callers};
 use crate::edge::{Edge, Peer, Socket};
 use crate::types::limits;
@@ -100,7 +99,7 @@ impl Door {
     /// must not be able to fill it.
     fn admit(&self, stream: TcpStream, address: SocketAddr) {
         let (stats, peer) = (self.edge.stats(), Peer::Tcp(address));
-        let known = self.edge.settings().doors.principal(peer) != Principal::Anonymous;
+        let known = !self.edge.settings().doors.principal(peer).is_anonymous();
         let caller = if known { None } else { self.strangers.enter(address.ip()) };
         if !known && caller.is_none() {
             stats.refused();

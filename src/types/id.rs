@@ -37,3 +37,12 @@ impl fmt::Display for OperationId {
 
 /// The operator's user id (`decisions.md` section 5).
 pub const OPERATOR_USER: u64 = 1;
+
+/// Who may have a right: a user, or a source that belongs to one (`surfaces.md` 3.1, E9, E10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PrincipalId {
+    /// A user, by id.
+    User(u64),
+    /// A source, by id; its owner is in its row.
+    Source(u64),
+}

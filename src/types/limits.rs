@@ -170,3 +170,39 @@ pub const ACK_TIMEOUT_S: u64 = 30;
 pub const SUBSCRIPTION_EXPIRES_S: u64 = 2_592_000;
 /// How long a finished operation can be looked up.
 pub const OPERATION_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// Shortest password: below it a list of guesses finds most (NIST SP 800-63B).
+pub const PASSWORD_MIN_CHARACTERS: usize = 8;
+
+/// Longest password: hashing more is work for nothing.
+pub const PASSWORD_MAX_BYTES: usize = 1024;
+
+/// Passwords hashed at once: each takes 19 MiB and tens of milliseconds of a processor, and anybody may ask.
+pub const PASSWORDS_AT_ONCE: usize = 2;
+
+/// Longest name of a source (`surfaces.md` 3.3).
+pub const SOURCE_NAME_CHARACTERS: usize = 128;
+
+/// Longest description of a source.
+pub const DESCRIPTION_BYTES: usize = 4096;
+
+/// A console session ends after it (`surfaces.md` 5.2).
+pub const CONSOLE_SESSION: Duration = Duration::from_secs(12 * 3600);
+
+/// A ticket is good for it (`decisions.md` section 5).
+pub const TICKET_LIFE: Duration = Duration::from_secs(30);
+
+/// Credentials remembered after their last use, so that not each request looks at the store: about 1 KiB each.
+pub const CREDENTIALS_REMEMBERED: usize = 16_384;
+
+/// Rights remembered beside one credential; more are looked up again.
+pub const RIGHTS_REMEMBERED: usize = 1024;
+
+/// Credentials that are not known, per minute and address (`surfaces.md` 5.11).
+pub const FAILED_CREDENTIALS_PER_ADDRESS: u32 = 20;
+
+/// The same, per key (`surfaces.md` 5.11).
+pub const FAILED_CREDENTIALS_PER_KEY: u32 = 10;
+
+/// Addresses and keys whose failures are remembered: about 100 bytes each.
+pub const FAILURES_REMEMBERED: usize = 10_000;

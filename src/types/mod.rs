@@ -10,12 +10,14 @@ pub mod limits;
 pub mod name;
 pub mod reply;
 pub mod request;
+pub mod right;
 pub mod time;
 pub mod varint;
 
 pub use batch::{Batch, Events, EventsBuilder, Slice};
 pub use error::{Applied, Code, Error, Result, Retry};
 pub use event::{Encoding, EventRef, Removed};
-pub use id::{OperationId, StreamId, SubscriptionId};
-pub use name::{IdempotencyKey, ProducerId, StreamName, SubscriptionName};
+pub use id::{OperationId, PrincipalId, StreamId, SubscriptionId};
+pub use name::{IdempotencyKey, KeyName, ProducerId, StreamName, SubscriptionName, UserName};
+pub use right::{Action, Right};
 pub use time::TimeUs;

@@ -104,6 +104,14 @@ name!(
     /// Name of a subscription, unique within its stream.
     SubscriptionName, "subscription name", false
 );
+name!(
+    /// Name of a user.
+    UserName, "user name", false
+);
+name!(
+    /// Name of a user key, unique among its user's.
+    KeyName, "key name", false
+);
 
 /// Identity of a producer: 1–128 of `A–Z a–z 0–9 . _ : -`, compared byte for byte (`decisions.md` section 3).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

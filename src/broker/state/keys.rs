@@ -49,7 +49,7 @@ impl State {
     pub(super) fn append_once(&mut self, append: AppendIntent, key: u128, fingerprint: u128) -> Result<(Appended, TimeUs)> {
         let stream = self.data_stream_or_new(&append.stream, append.stream_id, append.author.user)?;
         let now = self.clock();
-        let row = IdempotencyRow { stream, user: append.author.user, hash: key };
+        let row = IdempotencyRow { stream, principal: append.author.principal(), hash: key };
         // A stream that `dev` created a moment ago has no keys, loaded or not.
         let known = self.keys.get(&row).copied().flatten().filter(|known| now < known.until);
         if let Some(Remembered { fingerprint: first, base_offset, count, until }) = known {

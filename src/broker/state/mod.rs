@@ -4,6 +4,7 @@
 //! rows it lacks, or changes itself and adds to the [`Group`] being built. Sealing a group gives the write set that makes
 //! these changes durable and the answers to be sent when it is (S-1). Until then nothing of it is visible (S-2, S-3).
 
+mod access;
 mod appends;
 mod commits;
 mod keys;
@@ -13,10 +14,12 @@ mod streams;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use access::{OPERATOR_NAME, operator_row};
 pub use keys::Remembered;
 pub use streams::trim_beyond_end;
 use uuid::Uuid;
 
+use super::access::Changed;
 use super::broken::{Broken, Promise};
 use super::clock::{Clock, Now};
 use super::cursor::{Cursor, Mark};
@@ -47,6 +50,7 @@ pub struct Stream {
 impl Evictable for Stream {}
 impl Evictable for StreamId {}
 impl Evictable for SubscriptionId {}
+impl Evictable for Vec<u8> {}
 
 impl Stream {
     fn bounds_row(&self) -> value::Bounds {
@@ -101,6 +105,8 @@ pub enum Need {
     Cursor(StreamId, SubscriptionId),
     /// An idempotency key.
     Key(IdempotencyRow),
+    /// A row of `meta` that is kept as it is stored.
+    Row(RowKey),
 }
 
 /// What a [`Need`] turned out to be; `None` = there is no such thing.
@@ -117,6 +123,8 @@ pub enum Loaded {
     Cursor(StreamId, SubscriptionId, Option<Box<Cursor>>),
     /// Of [`Need::Key`].
     Key(IdempotencyRow, Option<Remembered>),
+    /// Of [`Need::Row`].
+    Row(RowKey, Option<Vec<u8>>),
 }
 
 /// Something to do once the group is durable, before its answers go out.
@@ -127,6 +135,8 @@ pub enum Effect {
     Acked(Arc<Mark>, u64),
     /// Some operation changed.
     Operations,
+    /// Who may do what has changed.
+    Access(Changed),
     /// A line for the audit log.
     Audit(String),
 }
@@ -194,6 +204,7 @@ pub struct State {
     sub_names: Generations<(StreamId, String), Option<SubscriptionId>>,
     cursors: Generations<(StreamId, SubscriptionId), Option<Cursor>>,
     keys: Generations<IdempotencyRow, Option<Remembered>>,
+    rows: Generations<RowKey, Option<Vec<u8>>>,
     /// Cursors moved by acks of level `received`, and since when the oldest waits.
     dirty: HashSet<(StreamId, SubscriptionId)>,
     dirty_since: Option<Duration>,
@@ -227,6 +238,7 @@ impl State {
             sub_names: Generations::new(hot),
             cursors: Generations::new(hot),
             keys: Generations::new(hot),
+            rows: Generations::new(hot),
             dirty: HashSet::default(),
             dirty_since: None,
             full: None,
@@ -260,6 +272,7 @@ impl State {
             Loaded::SubName(stream, name, id) => self.sub_names.insert((stream, name), id),
             Loaded::Cursor(stream, id, cursor) => self.cursors.insert((stream, id), cursor.map(|c| *c)),
             Loaded::Key(row, remembered) => self.keys.insert(row, remembered),
+            Loaded::Row(key, bytes) => self.rows.insert(key, bytes),
         }
     }
 
@@ -296,7 +309,7 @@ impl State {
             Intent::Ack { request, .. } => self.lacks_cursor(&request.stream, &request.subscription, &mut needs),
             Intent::AppendOnce { append, key, .. } => {
                 if let Some(stream) = self.lacks_stream(&append.stream, &mut needs) {
-                    self.lacks_row(IdempotencyRow { stream, user: append.author.user, hash: *key }, &mut needs);
+                    self.lacks_row(IdempotencyRow { stream, principal: append.author.principal(), hash: *key }, &mut needs);
                 }
             }
             Intent::ForgetKeys { keys, .. } => keys.iter().for_each(|row| self.lacks_row(*row, &mut needs)),
@@ -306,6 +319,7 @@ impl State {
             },
             Intent::Append(append, _) => self.lacks_producer(&append.stream, append.producer.as_ref().map(|(stamp, _)| &stamp.id), &mut needs),
             Intent::Spoil { stream, producer, .. } | Intent::Resume { stream, producer, .. } => self.lacks_producer(stream, producer.as_ref(), &mut needs),
+            Intent::Access { change, .. } => self.lacks_access(change, &mut needs),
             Intent::Commit { request, author, .. } => {
                 if let Some(stamp) = &request.producer {
                     self.lacks_key(ProducerKey::of_user(author.user, stamp.id.clone()), &mut needs);
@@ -393,20 +407,20 @@ impl State {
                 let result = self.close_stream(&stream);
                 self.answer(Answer::Done(reply, result));
             }
-            Intent::CreateSubscription { stream, name, fields, start, reply } => {
-                let result = self.create_subscription(&stream, &name, &fields, start);
+            Intent::CreateSubscription { stream, name, fields, start, author, reply } => {
+                let result = self.create_subscription(&stream, &name, &fields, start, author);
                 self.answer(Answer::Done(reply, result));
             }
-            Intent::DeleteSubscription { stream, name, reply } => {
-                let result = self.delete_subscription(&stream, &name);
+            Intent::DeleteSubscription { stream, name, claim, reply } => {
+                let result = self.delete_subscription(&stream, &name, claim);
                 self.answer(Answer::Done(reply, result));
             }
-            Intent::Seek { stream, name, to, reply } => {
-                let result = self.seek(&stream, &name, to);
+            Intent::Seek { stream, name, to, claim, reply } => {
+                let result = self.seek(&stream, &name, to, claim);
                 self.answer(Answer::Done(reply, result));
             }
-            Intent::Open { stream, stream_id, subscription, create, ask, user, reply } => {
-                let result = self.open_session(&stream, stream_id, subscription.as_ref(), create, &ask, user);
+            Intent::Open { stream, stream_id, subscription, create, ask, claim, reply } => {
+                let result = self.open_session(&stream, stream_id, subscription.as_ref(), create, &ask, claim);
                 self.answer(Answer::Opened(reply, result.map(Box::new)));
             }
             Intent::Continue { stream, subscription, epoch, from, on_gap, reply } => {
@@ -441,6 +455,10 @@ impl State {
             Intent::Resume { stream, producer, seq, pipe, reply } => {
                 let result = self.resume(&stream, producer.as_ref(), seq, pipe);
                 self.answer(Answer::Done(reply, result));
+            }
+            Intent::Access { by, change, reply } => {
+                let result = self.change_access(by, *change);
+                self.answer(Answer::Access(reply, result));
             }
             Intent::Commit { request, fingerprint, author, reply } => {
                 let result = self.commit(*request, fingerprint, author);
@@ -572,6 +590,7 @@ impl State {
         self.producers.turn();
         self.sub_names.turn();
         self.keys.turn();
+        self.rows.turn();
         if self.cursors.len() > 2 * self.options.hot_entries {
             let now = self.now.mono;
             self.cursors.values_mut().flatten().for_each(|cursor| cursor.expire(now));
@@ -590,6 +609,7 @@ impl State {
         self.producers.retain(|_, _| false);
         self.sub_names.retain(|_, _| false);
         self.keys.retain(|_, _| false);
+        self.rows.retain(|_, _| false);
         // These appends, and these ends of a poisoning, are refused after all (P-12).
         self.hopeful.drain(..).for_each(|pipe| pipe.poisoned.store(true, std::sync::atomic::Ordering::Relaxed));
         // Cursors hold what is not on disk: sessions, and acks of level `received` that were answered (C-16). Those stand;

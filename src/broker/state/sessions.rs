@@ -6,7 +6,7 @@ use super::{Effect, State, subscription_not_found};
 use crate::broker::ack_token;
 use crate::broker::broken::Promise;
 use crate::broker::cursor::{self, Attachment, Cursor, Mark, OpenAsk, Proof, StreamView};
-use crate::broker::intent::{DurableSession, Opened, SubscriptionFields};
+use crate::broker::intent::{Author, Claim, DurableSession, Opened, SubscriptionFields};
 use crate::log::Key;
 use crate::log::rows::value;
 use crate::types::limits;
@@ -27,6 +27,17 @@ impl State {
         StreamView { first_offset: bounds.first_offset, next_offset: bounds.next_offset, log_epoch }
     }
 
+    /// What its maker may do to a subscription, others need Admin on the stream for. Those from before there were users are the operator's.
+    fn check_claim(&mut self, stream: StreamId, id: SubscriptionId, name: &SubscriptionName, claim: Claim) -> Result<(), Error> {
+        let meta = &self.cursor(stream, id).meta;
+        let own = (meta.owner_user, meta.owner_source) == (claim.author.user, claim.author.source);
+        if own || claim.admin {
+            return Ok(());
+        }
+        let why = format!("Subscription {name} was made by somebody else; moving or deleting it needs the right Admin on the stream.");
+        Err(Error::new(Code::AccessDenied, why).detail("required", "Admin"))
+    }
+
     /// A position as it was given.
     fn clamped(&self, from: Start, view: &StreamView) -> Start {
         match from {
@@ -44,7 +55,14 @@ impl State {
         self.cursor(stream, id)
     }
 
-    pub(super) fn create_subscription(&mut self, stream: &StreamName, name: &SubscriptionName, fields: &SubscriptionFields, start: Start) -> Result<(), Error> {
+    pub(super) fn create_subscription(
+        &mut self,
+        stream: &StreamName,
+        name: &SubscriptionName,
+        fields: &SubscriptionFields,
+        start: Start,
+        author: Author,
+    ) -> Result<(), Error> {
         let stream_id = self.data_stream(stream, None)?;
         if self.find_cursor(stream_id, name).is_some() {
             return Err(Error::new(Code::NameTaken, format!("Stream {stream} has a subscription named {name}. Names that differ only in case collide."))
@@ -52,11 +70,11 @@ impl State {
         }
         let view = self.view(stream_id);
         let next = cursor::resolve_start(self.clamped(start, &view), None, &view)?;
-        self.new_subscription(stream_id, name, fields, next);
+        self.new_subscription(stream_id, name, fields, next, author);
         Ok(())
     }
 
-    fn new_subscription(&mut self, stream: StreamId, name: &SubscriptionName, fields: &SubscriptionFields, next: u64) -> SubscriptionId {
+    fn new_subscription(&mut self, stream: StreamId, name: &SubscriptionName, fields: &SubscriptionFields, next: u64, author: Author) -> SubscriptionId {
         let id = SubscriptionId(self.counters.next_subscription_id);
         self.counters.next_subscription_id += 1;
         self.group.counters = true;
@@ -66,6 +84,8 @@ impl State {
             ack_timeout_s: fields.ack_timeout_s,
             max_in_flight: fields.max_in_flight,
             expires_s: fields.expires_s,
+            owner_user: author.user,
+            owner_source: author.source,
         };
         let folded = name.folded().into_owned();
         self.put(Key::Subscription(stream, id), &meta);
@@ -78,9 +98,10 @@ impl State {
         id
     }
 
-    pub(super) fn delete_subscription(&mut self, stream: &StreamName, name: &SubscriptionName) -> Result<(), Error> {
+    pub(super) fn delete_subscription(&mut self, stream: &StreamName, name: &SubscriptionName, claim: Claim) -> Result<(), Error> {
         let stream_id = self.data_stream(stream, None)?;
         let id = self.find_cursor(stream_id, name).ok_or_else(|| subscription_not_found(stream, name))?;
+        self.check_claim(stream_id, id, name, claim)?;
         let cursor = self.cursor(stream_id, id);
         let (epoch, mark) = (cursor.row.epoch, cursor.mark.take());
         let folded = name.folded().into_owned();
@@ -102,9 +123,10 @@ impl State {
     }
 
     /// C-14: moves the cursor either way and fences the session.
-    pub(super) fn seek(&mut self, stream: &StreamName, name: &SubscriptionName, to: Start) -> Result<(), Error> {
+    pub(super) fn seek(&mut self, stream: &StreamName, name: &SubscriptionName, to: Start, claim: Claim) -> Result<(), Error> {
         let stream_id = self.data_stream(stream, None)?;
         let id = self.find_cursor(stream_id, name).ok_or_else(|| subscription_not_found(stream, name))?;
+        self.check_claim(stream_id, id, name, claim)?;
         let view = self.view(stream_id);
         let next = cursor::resolve_start(self.clamped(to, &view), None, &view)?;
         let cursor = self.sealed_cursor(stream_id, id);
@@ -129,18 +151,18 @@ impl State {
         subscription: Option<&SubscriptionName>,
         create: bool,
         ask: &OpenAsk,
-        user: u64,
+        claim: Claim,
     ) -> Result<Opened, Error> {
         // Whoever is refused for want of a subscription leaves no stream behind.
         let id = match subscription {
             Some(_) if !create => self.data_stream(stream, stream_id)?,
-            _ => self.data_stream_or_new(stream, stream_id, user)?,
+            _ => self.data_stream_or_new(stream, stream_id, claim.author.user)?,
         };
         let view = self.view(id);
         let ask = &OpenAsk { from: ask.from.map(|from| self.clamped(from, &view)), ..*ask };
         let (next, durable) = match subscription {
             Some(name) => {
-                let (next, durable) = self.open_durable(id, stream, name, create, ask, &view)?;
+                let (next, durable) = self.open_durable(id, stream, name, create, ask, &view, claim)?;
                 (next, Some(durable))
             }
             None => {
@@ -202,9 +224,14 @@ impl State {
         create: bool,
         ask: &OpenAsk,
         view: &StreamView,
+        claim: Claim,
     ) -> Result<(u64, DurableSession), Error> {
         let (id, next) = match self.find_cursor(stream_id, name) {
             Some(id) => {
+                if ask.rewind {
+                    // Moving back is a seek (`decisions.md` section 2).
+                    self.check_claim(stream_id, id, name, claim)?;
+                }
                 let now = self.now.mono;
                 let cursor = self.sealed_cursor(stream_id, id);
                 cursor.expire(now);
@@ -217,7 +244,7 @@ impl State {
             None if create => {
                 let next = cursor::resolve_start(ask.from.unwrap_or(Start::Earliest), ask.log_epoch, view)?;
                 cursor::check_gap(next, ask.on_gap, view)?;
-                (self.new_subscription(stream_id, name, &SubscriptionFields::default(), next), next)
+                (self.new_subscription(stream_id, name, &SubscriptionFields::default(), next, claim.author), next)
             }
             None => return Err(subscription_not_found(stream, name).detail("hint", "create the subscription first, or subscribe with create")),
         };

@@ -9,7 +9,8 @@ use crate::broker::operation;
 use crate::broker::shared::Bounds;
 use crate::log::rows::value;
 use crate::log::{DeleteRange, Key, rows};
-use crate::types::{Code, Error, OperationId, StreamId, StreamName, TimeUs};
+use crate::types::id::OPERATOR_USER;
+use crate::types::{Code, Error, OperationId, PrincipalId, Right, StreamId, StreamName, TimeUs};
 
 impl State {
     pub(super) fn create_stream(&mut self, new: &NewStream, owner: u64) -> Result<StreamId, Error> {
@@ -42,6 +43,9 @@ impl State {
         self.put_id(Key::StreamName(&folded), id.0);
         self.put_id(Key::StreamUuid(uuid), id.0);
         self.group.rows.insert(Key::StreamOwner(owner, id).encode(), Some(Vec::new()));
+        if owner != OPERATOR_USER {
+            self.grant(id, PrincipalId::User(owner), Right::Admin);
+        }
         self.group.bounds.insert(id);
         self.names.insert(folded, Some(id));
         let epoch_floor = self.counters.epoch_floor;
@@ -103,6 +107,7 @@ impl State {
                 self.delete(Key::StreamUuid(uuid));
             }
             self.delete(Key::StreamOwner(row.owner, id));
+            self.names_changed();
             self.group.ranges.extend(rows::ranges_of(id));
             self.names.insert(folded, None);
             self.streams.insert(id, None);

@@ -117,7 +117,15 @@ impl<T: Transport> Conversation<T> {
     /// Goes on until the peer goes, is sent away, or the broker stops.
     pub async fn run(&mut self, broker: &mut Connection) -> T::End {
         loop {
-            match self.heard().await {
+            let heard = tokio::select! {
+                heard = self.heard() => heard,
+                // A key that is gone, or whose user is, opens nothing more and hears nothing more.
+                error = broker.revoked() => {
+                    self.fail(About::Connection, error);
+                    continue;
+                }
+            };
+            match heard {
                 Heard::End(end) => return end,
                 Heard::Message(message) => self.message(broker, message).await,
                 Heard::Leaving(_) => {}
@@ -128,6 +136,11 @@ impl<T: Transport> Conversation<T> {
     /// What comes up next; answers and deliveries go on meanwhile.
     pub async fn heard(&mut self) -> Heard<T::Message, T::End> {
         poll_fn(|cx| self.poll(cx, true)).await
+    }
+
+    /// The transport, for what only it knows.
+    pub fn transport_mut(&mut self) -> &mut T {
+        &mut self.transport
     }
 
     /// The transport alone. The readers detach here, before a goodbye takes its time.

@@ -8,8 +8,8 @@ use tonic::Status;
 
 use super::{status, timeout};
 use crate::broker::{Broker, Principal};
+use crate::edge::Face;
 use crate::edge::http::RequestId;
-use crate::edge::{Face, Peer};
 use crate::types::{Error, Result};
 
 /// See the module.
@@ -25,9 +25,8 @@ impl Call {
     ///
     /// # Errors
     /// `bad_parameter` for a deadline that is none.
-    pub fn of(face: Face, parts: &Parts) -> Result<Self> {
-        let peer = parts.extensions.get::<Peer>().copied();
-        let who = peer.map_or(Principal::Anonymous, |peer| face.settings().doors.principal(peer));
+    pub async fn of(face: Face, parts: &Parts) -> Result<Self> {
+        let who = face.principal(&parts.extensions, &parts.headers).await?;
         let id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
         let deadline = timeout::of(&parts.headers)?.map(|timeout| Instant::now() + timeout);
         Ok(Self { face, who, id, deadline })

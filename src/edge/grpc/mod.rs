@@ -187,7 +187,7 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
     }
     let (parts, body) = request.into_parts();
     let id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-    let call = match Call::of(face, &parts) {
+    let call = match Call::of(face, &parts).await {
         Ok(call) => call,
         Err(error) => return failed(status::of(error, &id)),
     };

@@ -4,7 +4,6 @@ use axum::extract::State;
 use serde_json::json;
 
 use super::{Anyone, Broker, NoQuery, Reply, reply};
-use crate::broker::Principal;
 
 /// `GET /`
 pub async fn root(_: NoQuery) -> reply::Result {
@@ -13,7 +12,7 @@ pub async fn root(_: NoQuery) -> reply::Result {
 
 /// `GET /v1`: reduced for callers without a credential.
 pub async fn server(State(face): Broker, Anyone(who): Anyone, _: NoQuery) -> reply::Result {
-    let trusted = who != Principal::Anonymous;
+    let trusted = !who.is_anonymous();
     let mut about = json!({
         "api_version": "v1",
         "api_extensions": [],

@@ -95,6 +95,7 @@ pub async fn handle(face: Face, router: Router, peer: Peer, mut request: Request
     without_trailing_slash(request.uri_mut());
     request.extensions_mut().insert(peer);
     request.extensions_mut().insert(RequestId(id.clone()));
+    without_ticket(&mut request);
     let doors = &face.settings().doors;
     let response = match doors.check(peer, request.uri(), request.headers()) {
         Err(error) => Failure(error).into_response(),
@@ -148,19 +149,34 @@ pub(in crate::edge) fn request_id(headers: &HeaderMap) -> Arc<str> {
     }
 }
 
+/// A browser cannot send headers with an upgrade or an event stream, so a ticket may stand in their URL. It is taken out before anybody
+/// else sees it; elsewhere it is a key in a URL.
+fn without_ticket(request: &mut Request) {
+    let path = request.uri().path();
+    if request.method() != Method::GET || !(path.ends_with("/connect") || path.ends_with("/events")) {
+        return;
+    }
+    if let Some((rest, Some(ticket))) = request.uri().query().map(auth::take_ticket) {
+        let path = path.to_owned();
+        set_target(request.uri_mut(), &path, Some(&rest).filter(|rest| !rest.is_empty()).map(String::as_str));
+        request.extensions_mut().insert(ticket);
+    }
+}
+
 fn without_trailing_slash(uri: &mut Uri) {
     let path = uri.path();
     if path.len() > 1 && path.ends_with('/') {
-        let shorter = &path[..path.len() - 1];
-        let target = match uri.query() {
-            Some(query) => format!("{shorter}?{query}"),
-            None => shorter.to_owned(),
-        };
-        let mut parts = uri.clone().into_parts();
-        parts.path_and_query = target.parse().ok();
-        if let Ok(changed) = Uri::from_parts(parts) {
-            *uri = changed;
-        }
+        let (shorter, query) = (path[..path.len() - 1].to_owned(), uri.query().map(str::to_owned));
+        set_target(uri, &shorter, query.as_deref());
+    }
+}
+
+fn set_target(uri: &mut Uri, path: &str, query: Option<&str>) {
+    let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = target.parse().ok();
+    if let Ok(changed) = Uri::from_parts(parts) {
+        *uri = changed;
     }
 }
 
@@ -220,7 +236,7 @@ impl FromRequestParts<Face> for Caller {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Self, Failure> {
-        let who = principal(parts, face);
+        let who = face.principal(&parts.extensions, &parts.headers).await?;
         who.known()?;
         Ok(Self(who))
     }
@@ -233,13 +249,8 @@ impl FromRequestParts<Face> for Anyone {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Self, Failure> {
-        Ok(Self(principal(parts, face)))
+        Ok(Self(face.principal(&parts.extensions, &parts.headers).await?))
     }
-}
-
-fn principal(parts: &Parts, face: &Face) -> Principal {
-    let peer = parts.extensions.get::<Peer>().copied();
-    peer.map_or(Principal::Anonymous, |peer| face.settings().doors.principal(peer))
 }
 
 /// The names in the path.

@@ -9,9 +9,9 @@ use tokio_tungstenite::tungstenite::protocol::Message;
 use super::WebSocket;
 use super::dialect::{Dialect, WrongKind};
 use super::link::{End, Link, close, too_many_pings};
-use crate::broker::Principal;
-use crate::edge::Face;
+use crate::broker::{Connection, Principal};
 use crate::edge::conversation::{Conversation, Heard, Transport};
+use crate::edge::{Face, Peer};
 use crate::types::request::SubscribeRequest;
 use crate::types::{Code, Error, Result, limits};
 use crate::wire::frame::{About, ClientFrame, FrameError, ServerFrame};
@@ -68,9 +68,14 @@ impl Transport for Carrier {
 
 /// Serves a caller with a credential until it goes, is sent away, or the broker stops.
 pub async fn run(face: Face, ws: WebSocket, who: Principal, dialect: Dialect, only: Option<SubscribeRequest>, id: Arc<str>) {
-    let mut broker = face.broker().connect(who);
+    let broker = face.broker().connect(who);
     let mut talk = Conversation::new(Carrier { link: Link::new(face, ws), dialect }, id);
     talk.greet();
+    serve(talk, broker, only).await;
+}
+
+/// Everything after the greeting.
+async fn serve(mut talk: Conversation<Carrier>, mut broker: Connection, only: Option<SubscribeRequest>) {
     if let Some(request) = only {
         talk.frame(&mut broker, ClientFrame::Subscribe { sub: 0, request }).await;
     }
@@ -79,9 +84,9 @@ pub async fn run(face: Face, ws: WebSocket, who: Principal, dialect: Dialect, on
     talk.into_transport().link.finish(end).await;
 }
 
-/// Serves a caller without one: it may say who it is within a few seconds. Keys do not exist yet, so nobody can.
-pub async fn refuse(face: Face, ws: WebSocket, dialect: Dialect, error: Error, id: Arc<str>) {
-    let mut talk = Conversation::new(Carrier { link: Link::new(face, ws), dialect }, id);
+/// Serves a caller without one: it may say who it is within a few seconds, with the first frame.
+pub async fn introduce(face: Face, ws: WebSocket, peer: Option<Peer>, dialect: Dialect, only: Option<SubscribeRequest>, error: Error, id: Arc<str>) {
+    let mut talk = Conversation::new(Carrier { link: Link::new(face.clone(), ws), dialect }, id);
     talk.greet();
     let heard = timeout_at(Instant::now() + limits::AUTH_DEADLINE, talk.heard()).await;
     let (error, end) = match heard {
@@ -89,7 +94,13 @@ pub async fn refuse(face: Face, ws: WebSocket, dialect: Dialect, error: Error, i
         Ok(Heard::Leaving(_)) => (None, End::draining()),
         Ok(Heard::Message(message)) => match dialect.decode(&message) {
             Err(WrongKind) => (None, wrong_kind()),
-            Ok(Ok(ClientFrame::Auth { .. })) => (Some(Error::new(Code::Unauthenticated, "This credential is not known here.")), unauthenticated()),
+            Ok(Ok(ClientFrame::Auth { key, ticket })) => match face.shown(peer, &key.or(ticket).unwrap_or_default()).await {
+                Ok(who) => {
+                    talk.transport_mut().link.let_in();
+                    return serve(talk, face.broker().connect(who), only).await;
+                }
+                Err(error) => (Some(error), unauthenticated()),
+            },
             Ok(_) => (Some(error), unauthenticated()),
         },
         Err(_) => (Some(Error::new(Code::Unauthenticated, "No auth frame came in time.")), unauthenticated()),

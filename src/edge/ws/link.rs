@@ -16,7 +16,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::WebSocket;
 use super::clock::{Clock, Due};
 use super::fragments::TooManyFragments;
-use super::outbox::Opcode;
+use super::outbox::{Opcode, TooMuchUnheard};
 use crate::edge::{Face, conversation};
 use crate::types::{Code, Error, limits};
 use crate::wire::code;
@@ -75,6 +75,7 @@ impl End {
         let (number, why) = match error {
             WsError::Capacity(_) => (close::TOO_BIG, "The message is over the limit.".to_owned()),
             WsError::Io(why) if why.get_ref().is_some_and(|why| why.is::<TooManyFragments>()) => (close::TOO_BIG, TooManyFragments.to_string()),
+            WsError::Io(why) if why.get_ref().is_some_and(|why| why.is::<TooMuchUnheard>()) => (close::TOO_BIG, TooMuchUnheard.to_string()),
             WsError::Utf8(_) => (close::INVALID, "The text is not UTF-8.".to_owned()),
             WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return Self::Gone,
             WsError::Protocol(why) => (close::PROTOCOL, why.to_string()),
@@ -114,6 +115,11 @@ impl Link {
     pub fn push(&mut self, opcode: Opcode, payload: Bytes) {
         self.face.stats().frame_out();
         self.ws.get_mut().outbox.push(opcode, payload);
+    }
+
+    /// The peer has said who it is: it may send as much as anybody.
+    pub fn let_in(&mut self) {
+        self.ws.get_mut().allowance = None;
     }
 
     /// A ping in whatever form. False when there are too many.

@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tracing::Instrument as _;
 
 use super::http::{Anyone, Failure, NoQuery, Path, Query, RequestId};
-use super::{Face, Socket};
+use super::{Face, Peer, Socket};
 use crate::broker::Principal;
 use crate::types::name::quote;
 use crate::types::request::{OnGap, SubscribeRequest, Takeover};
@@ -40,8 +40,9 @@ fn config(message_max_bytes: usize) -> WebSocketConfig {
         .accept_unmasked_frames(false)
 }
 
-async fn open(socket: Socket, early: Vec<u8>, message_max_bytes: usize) -> WebSocket {
-    let tee = Box::new(Tee::new(socket, &early));
+async fn open(socket: Socket, early: Vec<u8>, message_max_bytes: usize, allowance: Option<usize>) -> WebSocket {
+    let mut tee = Box::new(Tee::new(socket, &early));
+    tee.allowance = allowance.map(|bytes| bytes.saturating_sub(early.len()));
     let config = Some(config(message_max_bytes));
     if early.is_empty() {
         WebSocketStream::from_raw_socket(tee, Role::Server, config).await
@@ -64,6 +65,7 @@ pub async fn connect_one(State(face): State<Face>, Anyone(who): Anyone, path: Pa
 
 fn upgrade(face: Face, who: Principal, only: Option<SubscribeRequest>, request: Request) -> Result<Response, Failure> {
     let chosen = Subprotocol::choose(request.headers())?;
+    let peer = request.extensions().get::<Peer>().copied();
     let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     let (response, socket) = Upgrade::accept(request, chosen)?.into_parts();
     let dialect = Dialect { subprotocol: chosen.unwrap_or(Subprotocol::Json), single: only.is_some() };
@@ -76,13 +78,13 @@ fn upgrade(face: Face, who: Principal, only: Option<SubscribeRequest>, request: 
             match who.known() {
                 Ok(()) => {
                     let message_max = face.settings().message_max_bytes;
-                    let ws = open(socket, early, message_max).await;
+                    let ws = open(socket, early, message_max, None).await;
                     connection::run(face, ws, who, dialect, only, id).await;
                 }
                 Err(error) => {
-                    let ws = open(socket, early, limits::MESSAGE_MAX_BYTES_PRE_AUTH).await;
-                    // Rare, so its future does not make every connection larger.
-                    Box::pin(connection::refuse(face, ws, dialect, error, id)).await;
+                    let message_max = face.settings().message_max_bytes;
+                    let ws = open(socket, early, message_max, Some(limits::MESSAGE_MAX_BYTES_PRE_AUTH)).await;
+                    Box::pin(connection::introduce(face, ws, peer, dialect, only, error, id)).await;
                 }
             }
         }
@@ -98,7 +100,7 @@ pub async fn echo(State(face): State<Face>, Anyone(who): Anyone, request: Reques
     let tasks = face.clone();
     tasks.spawn(async move {
         let Some((socket, early)) = socket.await else { return };
-        let ws = open(socket, early, face.settings().message_max_bytes).await;
+        let ws = open(socket, early, face.settings().message_max_bytes, None).await;
         echo::run(face, ws).await;
     });
     Ok(response.into_response())

@@ -169,14 +169,28 @@ pub struct Tee<S> {
     pub crumbled: bool,
     /// Bytes that came since this was last set to 0.
     pub received: u64,
+    /// So many bytes more may come: the peer has not said yet who it is. `None` = as many as there are.
+    pub allowance: Option<usize>,
 }
+
+/// Why reading ends before the peer has said who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMuchUnheard;
+
+impl std::fmt::Display for TooMuchUnheard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "The first message has more than {} bytes; before auth that is the limit.", crate::types::limits::MESSAGE_MAX_BYTES_PRE_AUTH)
+    }
+}
+
+impl std::error::Error for TooMuchUnheard {}
 
 impl<S> Tee<S> {
     /// A socket that has sent `early` already.
     pub fn new(socket: S, early: &[u8]) -> Self {
         let mut fragments = Fragments::default();
         let crumbled = fragments.pass(early).is_err();
-        Self { socket, outbox: Outbox::default(), fragments, crumbled, received: 0 }
+        Self { socket, outbox: Outbox::default(), fragments, crumbled, received: 0, allowance: None }
     }
 }
 
@@ -196,8 +210,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tee<S> {
         if this.crumbled {
             return Poll::Ready(Err(std::io::Error::other(TooManyFragments)));
         }
+        if this.allowance == Some(0) {
+            return Poll::Ready(Err(std::io::Error::other(TooMuchUnheard)));
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
+        // One read may go over it: by no more than the buffer that it fills.
+        this.allowance = this.allowance.map(|left| left.saturating_sub(buf.filled().len() - before));
         this.received += (buf.filled().len() - before) as u64;
         // What is whole before the frame that is too many is heard all the same.
         if let Err(good) = this.fragments.pass(&buf.filled()[before..]) {

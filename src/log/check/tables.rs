@@ -11,7 +11,26 @@ use crate::types::StreamId;
 /// Kinds of `state`.
 pub(super) const STATE_KINDS: [u8; 5] = [BOUNDS, CURSOR, PRODUCER, RECEIPT, IDEMPOTENCY];
 /// Kinds of `meta`.
-pub(super) const META_KINDS: [u8; 9] = [FORMAT, COUNTERS, STREAM, STREAM_NAME, STREAM_UUID, STREAM_OWNER, SUBSCRIPTION, SUBSCRIPTION_NAME, OPERATION];
+pub(super) const META_KINDS: [u8; 18] = [
+    FORMAT,
+    COUNTERS,
+    STREAM,
+    STREAM_NAME,
+    STREAM_UUID,
+    STREAM_OWNER,
+    SUBSCRIPTION,
+    SUBSCRIPTION_NAME,
+    USER,
+    USER_NAME,
+    SOURCE,
+    SOURCE_OWNER,
+    API_KEY,
+    RIGHT,
+    RIGHT_OF,
+    OPERATION,
+    SOURCE_NAME,
+    KEY_NAME,
+];
 
 // The numbers of `docs/on-disk.md`; the tests of this folder hold them against `Key`.
 pub(super) const BOUNDS: u8 = 1;
@@ -27,7 +46,16 @@ pub(super) const STREAM_UUID: u8 = 5;
 pub(super) const STREAM_OWNER: u8 = 6;
 pub(super) const SUBSCRIPTION: u8 = 7;
 pub(super) const SUBSCRIPTION_NAME: u8 = 8;
+pub(super) const USER: u8 = 9;
+pub(super) const USER_NAME: u8 = 10;
+pub(super) const SOURCE: u8 = 11;
+pub(super) const SOURCE_OWNER: u8 = 12;
+pub(super) const API_KEY: u8 = 13;
+pub(super) const RIGHT: u8 = 14;
+pub(super) const RIGHT_OF: u8 = 15;
 pub(super) const OPERATION: u8 = 16;
+pub(super) const SOURCE_NAME: u8 = 19;
+pub(super) const KEY_NAME: u8 = 20;
 
 /// A row: key and value.
 pub(super) type Row = (Vec<u8>, Bytes);
@@ -138,13 +166,14 @@ impl<'a> Tables<'a> {
 mod tests {
     use super::*;
     use crate::log::{IdempotencyRow, Key, ProducerKey};
-    use crate::types::{OperationId, ProducerId, SubscriptionId};
+    use crate::types::{OperationId, PrincipalId, ProducerId, SubscriptionId};
 
     #[test]
     fn kinds_are_the_ones_that_keys_are_made_of() {
         let producer = ProducerKey::of_stream(StreamId(7), ProducerId::parse("p").unwrap());
         let (stream, subscription) = (StreamId(7), SubscriptionId(8));
-        let idempotency = IdempotencyRow { stream, user: 1, hash: 2 };
+        let user = PrincipalId::User(1);
+        let idempotency = IdempotencyRow { stream, principal: user, hash: 2 };
         for (key, kind) in [
             (Key::Bounds(stream), BOUNDS),
             (Key::Cursor(stream, subscription), CURSOR),
@@ -154,6 +183,7 @@ mod tests {
             (Key::Stream(stream), STREAM),
             (Key::Subscription(stream, subscription), SUBSCRIPTION),
             (Key::SubscriptionName(stream, "s"), SUBSCRIPTION_NAME),
+            (Key::Right(stream, user), RIGHT),
         ] {
             let bytes = key.encode().bytes;
             assert_eq!((bytes[0], owner(&bytes)), (kind, Some(stream)), "{key:?}");
@@ -165,6 +195,14 @@ mod tests {
             (Key::StreamUuid(uuid::Uuid::nil()), STREAM_UUID),
             (Key::StreamOwner(1, stream), STREAM_OWNER),
             (Key::Operation(OperationId(uuid::Uuid::nil())), OPERATION),
+            (Key::User(1), USER),
+            (Key::UserName("s"), USER_NAME),
+            (Key::Source(1), SOURCE),
+            (Key::SourceOwner(1, 2), SOURCE_OWNER),
+            (Key::ApiKey(&[0; 9]), API_KEY),
+            (Key::RightOf(user, stream), RIGHT_OF),
+            (Key::SourceName(1, 2), SOURCE_NAME),
+            (Key::KeyName(1, "s"), KEY_NAME),
         ] {
             assert_eq!(key.encode().bytes[0], kind, "{key:?}");
         }

@@ -1,0 +1,184 @@
+//! Users: who owns streams, sources and keys.
+
+use super::{AccessChange, Principal, denied};
+use crate::broker::Broker;
+use crate::broker::admin::shown;
+use crate::broker::info::{ListQuery, Page};
+use crate::log::Key;
+use crate::log::rows::{self, value};
+use crate::types::id::OPERATOR_USER;
+use crate::types::{Code, Error, Result, TimeUs, UserName};
+
+/// A user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserInfo {
+    /// Never reused.
+    pub id: u64,
+    /// As it was created.
+    pub name: UserName,
+    /// Admin on every stream; over the console, everything.
+    pub root: bool,
+    /// None of its credentials is taken.
+    pub disabled: bool,
+    /// It can log in.
+    pub has_password: bool,
+    /// When.
+    pub created: TimeUs,
+}
+
+/// What a new user is asked to be.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewUser {
+    /// Free name.
+    pub name: UserName,
+    /// Without one it cannot log in, but have keys and certificates.
+    pub password: Option<String>,
+    /// See [`UserInfo`].
+    pub root: bool,
+}
+
+/// What is to change; `None` stays.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct UserChange {
+    /// A new one ends all sessions.
+    pub password: Option<String>,
+    /// See [`UserInfo`].
+    pub root: Option<bool>,
+    /// See [`UserInfo`].
+    pub disabled: Option<bool>,
+}
+
+/// There is no such user.
+pub fn user_not_found(name: &str) -> Error {
+    let name = crate::types::name::short(name);
+    Error::new(Code::NotFound, format!("User {name} was not found.")).resource(format!("/v1/users/{name}"))
+}
+
+impl Broker {
+    /// A new user; the operator's to make.
+    ///
+    /// # Errors
+    /// `access_denied`, `name_taken`, `bad_parameter`.
+    pub async fn create_user(&self, who: &Principal, new: NewUser) -> Result<UserInfo> {
+        self.must_be_operator(who, "create users").await?;
+        let password = match new.password {
+            Some(password) => Some(self.inner.access.vault.hash_password(password).await?),
+            None => None,
+        };
+        let change = AccessChange::CreateUser { name: new.name, password, root: new.root };
+        let id = self.change(who.user_id(), change).await?;
+        shown(self.user_by_id(id).await.and_then(|found| found.ok_or_else(|| user_not_found(&id.to_string()))))
+    }
+
+    /// Changes a user. Users change their own password, over the console; the rest is the operator's.
+    ///
+    /// # Errors
+    /// `not_found`, `access_denied`, `user_key_forbidden`, `bad_parameter`.
+    pub async fn change_user(&self, who: &Principal, name: &UserName, change: UserChange) -> Result<UserInfo> {
+        let operator = self.is_operator(who).await?;
+        let id = self.visible_user(who, name).await?;
+        if !operator {
+            who.may_destroy("change a user")?;
+            if change.root.is_some() || change.disabled.is_some() {
+                return Err(denied("Only the operator may change root and disabled.".into()));
+            }
+        }
+        if id == OPERATOR_USER && (change.root == Some(false) || change.disabled == Some(true)) {
+            return Err(Error::new(Code::InUse, "The operator stays root and enabled; give it no password if it shall not log in."));
+        }
+        let password = match change.password {
+            Some(password) => Some(self.inner.access.vault.hash_password(password).await?),
+            None => None,
+        };
+        let UserChange { root, disabled, .. } = change;
+        self.change(who.user_id(), AccessChange::ChangeUser { user: id, password, root, disabled }).await?;
+        shown(self.user_by_id(id).await.and_then(|found| found.ok_or_else(|| user_not_found(name.as_str()))))
+    }
+
+    /// Removes a user with its sources, keys and rights. One that owns streams stays: their events would belong to nobody.
+    ///
+    /// # Errors
+    /// `not_found`, `access_denied`, `in_use`.
+    pub async fn delete_user(&self, who: &Principal, name: &UserName) -> Result<()> {
+        self.must_be_operator(who, "delete users").await?;
+        let id = self.user_id(name).await?.ok_or_else(|| user_not_found(name.as_str()))?;
+        if id == OPERATOR_USER {
+            return Err(Error::new(Code::InUse, "The operator cannot be deleted."));
+        }
+        let owned = self.all_rows(rows::prefix::streams_of(id)).await?.len();
+        if owned > 0 {
+            let why = format!("User {name} owns {owned} streams. Delete them first, or disable the user instead.");
+            return Err(Error::new(Code::InUse, why).resource(format!("/v1/users/{name}")).detail("streams", owned as u64));
+        }
+        // From here on none of its credentials is taken; the rest is sweeping.
+        self.change(who.user_id(), AccessChange::BeginDeleteUser { user: id }).await?;
+        for (key, _) in self.all_rows(rows::prefix::sources_of(id)).await? {
+            let source = key.get(9..).and_then(|id| rows::decode_id(id).ok()).ok_or_else(|| Error::internal("a source's index row has no id"))?;
+            match self.remove_source(who.user_id(), source).await {
+                Err(error) if error.code != Code::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        for (_, value) in self.all_rows(rows::prefix::key_names(id)).await? {
+            let key = value.as_ref().try_into().map_err(|_| Error::internal("a key's index row has no key"))?;
+            self.change(who.user_id(), AccessChange::DeleteKey { id: key }).await?;
+        }
+        self.forget_rights_of(crate::types::PrincipalId::User(id)).await?;
+        self.change(who.user_id(), AccessChange::DeleteUser { user: id }).await.map(drop)
+    }
+
+    /// One user: the caller, or any for the operator.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn user(&self, who: &Principal, name: &UserName) -> Result<UserInfo> {
+        let id = self.visible_user(who, name).await?;
+        self.user_by_id(id).await?.ok_or_else(|| user_not_found(name.as_str()))
+    }
+
+    async fn visible_user(&self, who: &Principal, name: &UserName) -> Result<u64> {
+        who.is_user("see users")?;
+        let operator = self.is_operator(who).await?;
+        let id = self.user_id(name).await?;
+        id.filter(|id| operator || *id == who.user_id()).ok_or_else(|| user_not_found(name.as_str()))
+    }
+
+    /// A user by id. Name and id are public (E10); the rest is for who may see it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn user_by_id(&self, id: u64) -> Result<Option<UserInfo>> {
+        let row = self.user_row(id).await?;
+        Ok(row.filter(|row| !row.deleting).map(|row| describe(id, &row)))
+    }
+
+    /// All users for the operator, the caller itself for others; sorted by name.
+    ///
+    /// # Errors
+    /// `unauthenticated`.
+    pub async fn users(&self, who: &Principal, query: ListQuery) -> Result<Page<UserInfo>> {
+        who.is_user("list users")?;
+        let mut items = Vec::new();
+        if !self.is_operator(who).await? {
+            let own = self.user_by_id(who.user_id()).await?;
+            items.extend(own.filter(|user| query.after.as_deref().is_none_or(|after| *user.name.folded() > *after.to_ascii_lowercase())));
+            return Ok(Page { items, more: false });
+        }
+        let ids = self.index(rows::prefix::user_names(), |folded| Key::UserName(folded).encode(), &query).await?;
+        for id in ids.items {
+            items.extend(self.user_by_id(id).await?);
+        }
+        Ok(Page { items, more: ids.more })
+    }
+}
+
+fn describe(id: u64, row: &value::User) -> UserInfo {
+    UserInfo {
+        id,
+        name: UserName::stored(&row.name),
+        root: row.root,
+        disabled: row.disabled,
+        has_password: !row.password.is_empty(),
+        created: TimeUs(row.created_us),
+    }
+}
