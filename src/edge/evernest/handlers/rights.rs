@@ -1,0 +1,86 @@
+//! `/Right`: who may do what.
+
+use serde::Serialize;
+
+use super::super::arguments::Argument;
+use super::super::fault::Fault;
+use super::{Room, guid, unknown_source, unknown_stream};
+use crate::broker::{Principal, PrincipalRef};
+use crate::types::{Code, Right, StreamName};
+
+/// `{"Right":"ReadOnly"}`
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Shown {
+    right: &'static str,
+}
+
+/// `{"Guid":"…"}`
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Set {
+    guid: String,
+}
+
+/// Evernest's word for a right: the real one prints `NoRight` where others say `None`.
+pub fn word(right: Right) -> &'static str {
+    match right {
+        Right::None => "NoRight",
+        Right::ReadOnly | Right::WriteOnly | Right::ReadWrite | Right::Admin | Right::Root => right.as_str(),
+    }
+}
+
+/// The calling source's own setting.
+pub async fn own(room: &Room<'_>, who: &Principal, stream: u64) -> Result<Shown, Fault> {
+    let name = room.stream(stream).await?;
+    setting(room, who, Argument::Key, &name, who.source_id()).await
+}
+
+/// The setting of one of the user's sources.
+pub async fn of(room: &Room<'_>, who: &Principal, source: u64, stream: u64) -> Result<Shown, Fault> {
+    let name = both(room, who, source, stream).await?;
+    setting(room, who, Argument::UserKey, &name, source).await
+}
+
+/// Changes that.
+pub async fn set(room: &Room<'_>, who: &Principal, source: u64, stream: u64, right: Right) -> Result<Set, Fault> {
+    let name = both(room, who, source, stream).await?;
+    let set = room.face.broker().set_right(who, &name, &PrincipalRef::Source(source), right).await;
+    match set {
+        Ok(_) => Ok(Set { guid: guid() }),
+        Err(error) if error.code == Code::BadParameter => Err(Fault::bad_one(Argument::Right, error.into_body().message)),
+        Err(error) if matches!(error.code, Code::NotFound | Code::Deleting) => Err(gone(room, who, source, stream).await),
+        Err(error) => Err(Room::unless_key_went(Argument::UserKey, error)),
+    }
+}
+
+async fn setting(room: &Room<'_>, who: &Principal, key: Argument, stream: &StreamName, source: u64) -> Result<Shown, Fault> {
+    match room.face.broker().right(who, stream, &PrincipalRef::Source(source)).await {
+        Ok(info) => Ok(Shown { right: word(info.right) }),
+        Err(error) if error.code == Code::NotFound => Err(unknown_stream()),
+        Err(error) => Err(Room::unless_key_went(key, error)),
+    }
+}
+
+/// The source and the stream: what is unknown is named at once.
+async fn both(room: &Room<'_>, who: &Principal, source: u64, stream: u64) -> Result<StreamName, Fault> {
+    let known = match room.face.broker().source(who, source).await {
+        Ok(info) => info.owner == who.user_id(),
+        Err(error) if error.code == Code::NotFound => false,
+        Err(error) => return Err(Room::unless_key_went(Argument::UserKey, error)),
+    };
+    match (known, room.find_stream(stream).await?) {
+        (true, Some(name)) => Ok(name),
+        (true, None) => Err(unknown_stream()),
+        (false, Some(_)) => Err(Fault::bad(vec![unknown_source()])),
+        (false, None) => {
+            let stream = (Argument::StreamId, "StreamId must be the id of a stream; there is none with this one.".to_owned());
+            Err(Fault::bad(vec![unknown_source(), stream]))
+        }
+    }
+}
+
+/// One of the two went while the right was set.
+async fn gone(room: &Room<'_>, who: &Principal, source: u64, stream: u64) -> Fault {
+    both(room, who, source, stream).await.err().unwrap_or_else(unknown_stream)
+}
