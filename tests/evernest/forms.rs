@@ -137,6 +137,39 @@ async fn a_page_of_a_foreign_origin_hears_no_and_in_these_words() {
     assert_eq!(failed(&answer), fault(400, "BadRequest", &[]));
 }
 
+#[tokio::test]
+async fn bodies_on_their_way_from_one_address_have_their_bytes_and_give_them_back() {
+    use tokio::io::AsyncWriteExt as _;
+    let world = World::new().await;
+    let path = format!("/Stream/{}/Push", world.stream);
+    let small = json!({"Key": world.key, "Message": "m"}).to_string();
+    let ask = async || world.broker.ask("POST", &path, &[], small.as_bytes()).await;
+    let most = tidelog::types::limits::MESSAGE_MAX_BYTES;
+    let mut held = Vec::new();
+    for _ in 0..tidelog::types::limits::STRANGERS_BODY_BYTES_PER_ADDRESS / most {
+        let mut tcp = world.broker.tcp().await;
+        tcp.write_all(format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {most}\r\n\r\n").as_bytes()).await.unwrap();
+        tcp.write_all(&vec![b' '; most - 1]).await.unwrap();
+        held.push(tcp);
+    }
+    let until = async |status: u16| {
+        for _ in 0..300 {
+            let answer = ask().await;
+            if answer.status == status {
+                return answer;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("never {status}")
+    };
+    let refused = until(429).await;
+    assert_eq!(failed(&refused), fault(429, "InternalError", &[]));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    good(&world.broker.ask_locally("POST", &path, &[], small.as_bytes()).await);
+    drop(held);
+    good(&until(200).await);
+}
+
 /// One broker for all cases.
 static WORLD: LazyLock<(Runtime, World)> = LazyLock::new(|| {
     let runtime = Runtime::new().expect("a runtime");

@@ -25,6 +25,9 @@ pub struct Shown<'a> {
     author_name: &'a str,
 }
 
+/// Authors remembered from one page to the next.
+const REMEMBERED: usize = 1024;
+
 /// Names of authors, each looked up once.
 #[derive(Default)]
 pub struct Authors(HashMap<u64, String>);
@@ -32,6 +35,9 @@ pub struct Authors(HashMap<u64, String>);
 impl Authors {
     /// Learns who wrote these.
     pub async fn learn(&mut self, broker: &Broker, slices: &[Slice]) -> Result<(), Fault> {
+        if self.0.len() > REMEMBERED {
+            self.0.clear();
+        }
         for slice in slices {
             let id = slice.batch().head.author_user;
             if !self.0.contains_key(&id) {

@@ -21,6 +21,7 @@ use self::arguments::Argument;
 pub use self::budget::Budget;
 use self::fault::Fault;
 use self::input::Input;
+use self::route::Kind;
 pub use self::route::is_ours;
 use super::http::body::{self, NoBody};
 use super::{Face, Peer};
@@ -68,7 +69,7 @@ async fn answer(face: &Face, request: Request) -> Result<Response, Refused> {
     let body = match body::read(share.counted(body), &parts.headers, most).await {
         Ok(body) => body,
         Err(_) if share.was_refused() => return Err(Fault::other(out_of_budget()).into()),
-        Err(NoBody::Refused(error)) => return Err(too_large(error).into()),
+        Err(NoBody::Refused(error)) => return Err(too_large(route.kind, error).into()),
         Err(below @ (NoBody::TooSlow | NoBody::Broken)) => return Err(Refused::Below(Box::new(below.into_response()))),
     };
     let input = Input::read(parts.uri.query(), &body)?;
@@ -77,8 +78,9 @@ async fn answer(face: &Face, request: Request) -> Result<Response, Refused> {
     Ok(handlers::answer(face, peer, call).await?)
 }
 
-fn too_large(error: Error) -> Fault {
-    Fault::bad_one(Argument::Message, format!("The body is too large for any Message: {}", error.into_body().message))
+fn too_large(kind: Kind, error: Error) -> Fault {
+    let why = error.into_body().message;
+    if kind == Kind::Push { Fault::bad_one(Argument::Message, format!("The body is too large for any Message: {why}")) } else { Fault::bad_request(&why) }
 }
 
 fn out_of_budget() -> Error {
