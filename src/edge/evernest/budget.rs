@@ -126,7 +126,8 @@ mod tests {
         assert!(read(&budget.share(None), 2 * most).await, "the socket is not counted");
         drop(first);
         assert!(read(&budget.share(at(HERE)), most).await);
-        assert_eq!((budget.0.lock().all, budget.0.lock().by_address.len()), (0, 0), "nothing is held that nobody has");
+        let held = budget.0.lock();
+        assert_eq!((held.all, held.by_address.len()), (0, 0), "nothing is held that nobody has");
     }
 
     #[tokio::test]
