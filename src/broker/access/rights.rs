@@ -74,8 +74,8 @@ impl Broker {
             PrincipalId::User(_) => false,
         };
         let about_me = look && principal == who.id();
-        // A source gets no more than its owner has, whatever is set.
-        if (own_source || about_me) && refused.code != Code::Unauthenticated && refused.code != Code::SessionExpired { Ok(()) } else { Err(refused) }
+        // A source gets no more than its owner has, whatever is set. To whom the stream is hidden it stays so.
+        if (own_source || about_me) && refused.code == Code::AccessDenied { Ok(()) } else { Err(refused) }
     }
 
     /// Sets a right; `None` removes it. Users give their sources what they like: it counts only as far as their own goes.
