@@ -1,7 +1,7 @@
 //! Each row of the table of routes: what it answers, and what it says when it cannot.
 
 use serde_json::{Value, json};
-use tidelog::broker::{NewStream, Right};
+use tidelog::broker::{NewStream, PrincipalRef, Right};
 use tidelog::types::StreamName;
 
 use crate::world::{Put, World, example, failed, fault, good, person};
@@ -89,7 +89,7 @@ async fn changing_calls_change_over_get_and_post() {
         let made = good(&world.ask(method, "/Stream/New", put, &[user_key[0], ("StreamName", &name)]).await);
         assert!(is_guid(&made["Guid"]), "{made}");
         assert_eq!(made["Stream"]["Name"], json!(name));
-        let right = world.rules().stream_rights(&world.alice, tidelog::broker::PrincipalRef::parse("user:alice").unwrap()).await.unwrap();
+        let right = world.rules().stream_rights(&world.alice, PrincipalRef::parse("user:alice").unwrap()).await.unwrap();
         let id = made["Stream"]["Id"].as_u64().unwrap();
         assert!(right.iter().any(|(stream, right)| stream.0 == id && *right == Right::Admin), "its creator is Admin");
     }
@@ -101,7 +101,7 @@ async fn what_is_unknown_taken_or_out_of_range_is_named() {
     let world = World::new().await;
     let World { source, stream, .. } = world;
     let rules = world.rules();
-    let (bob, _, bobs_key) = person(rules, "bob").await;
+    let (_, _, bobs_key) = person(rules, "bob").await;
     let empty = rules.create_stream(&world.alice, NewStream::named(StreamName::parse("empty").unwrap())).await.unwrap().id.0;
     let set = format!("/Right/{source}/{empty}/Set/ReadOnly");
     world.good(&set, &[("UserKey", &world.user_key)]).await;
@@ -152,7 +152,6 @@ async fn what_is_unknown_taken_or_out_of_range_is_named() {
         assert_eq!(world.bad(&path, arguments).await, expected, "{path}");
     }
     assert_eq!(world.with_key(&format!("/Stream/{empty}")).await["Stream"]["LastEventId"], json!(-1));
-    let _ = bob;
 }
 
 #[tokio::test]
@@ -192,13 +191,22 @@ async fn each_call_needs_its_right_and_loses_it_at_once() {
     }
     // What its owner has not, a source has not either.
     let rules = world.rules();
-    let (bob, _, bobs_key) = person(rules, "bob").await;
+    let (_, _, bobs_key) = person(rules, "bob").await;
     let made = world.good("/Source/New", &[("UserKey", &bobs_key), ("SourceName", "spy")]).await;
     let (spy, spys_key) = (made["Source"]["Id"].as_u64().unwrap(), made["Source"]["Key"].as_str().unwrap().to_owned());
-    world.good(&format!("/Right/{spy}/{stream}/Set/Admin"), &[("UserKey", &bobs_key)]).await;
-    assert_eq!(world.good(&format!("/Right/{stream}"), &[("Key", &spys_key)]).await, json!({"Right": "Admin"}), "its own setting");
-    assert_eq!(world.bad(&format!("/Stream/{stream}"), &[("Key", &spys_key)]).await, fault(403, "ReadAccessDenied", &[]));
-    let _ = bob;
+    let (set, show) = (format!("/Right/{spy}/{stream}/Set/Admin"), format!("/Stream/{stream}"));
+    let (bobs, spys) = ([("UserKey", bobs_key.as_str())], [("Key", spys_key.as_str())]);
+    assert_eq!(world.bad(&set, &bobs).await, fault(400, "BadArgument", &["StreamId"]), "a stream that is hidden from him");
+    let give = async |right| rules.set_right(&world.alice, &example(), &PrincipalRef::parse("user:bob").unwrap(), right).await.map(drop).unwrap();
+    give(Right::ReadOnly).await;
+    world.good(&set, &bobs).await;
+    world.good(&show, &spys).await;
+    let push = [spys[0], ("Message", "m")];
+    assert_eq!(world.bad(&format!("{show}/Push"), &push).await, fault(403, "WriteAccessDenied", &[]), "no more than its owner has");
+    give(Right::None).await;
+    assert_eq!(world.bad(&show, &spys).await, fault(403, "ReadAccessDenied", &[]));
+    assert_eq!(world.good(&format!("/Right/{stream}"), &spys).await, json!({"Right": "Admin"}), "its own setting stays");
+    assert_eq!(world.good(&format!("/Right/{spy}/{stream}"), &bobs).await, json!({"Right": "Admin"}));
 }
 
 #[tokio::test]

@@ -33,13 +33,13 @@ pub fn word(right: Right) -> &'static str {
 /// The calling source's own setting.
 pub async fn own(room: &Room<'_>, who: &Principal, stream: u64) -> Result<Shown, Fault> {
     let name = room.stream(stream).await?;
-    setting(room, who, Argument::Key, &name, who.source_id()).await
+    setting(room, who, Argument::Key, (stream, &name), who.source_id()).await
 }
 
 /// The setting of one of the user's sources.
 pub async fn of(room: &Room<'_>, who: &Principal, source: u64, stream: u64) -> Result<Shown, Fault> {
     let name = both(room, who, source, stream).await?;
-    setting(room, who, Argument::UserKey, &name, source).await
+    setting(room, who, Argument::UserKey, (stream, &name), source).await
 }
 
 /// Changes that.
@@ -54,10 +54,16 @@ pub async fn set(room: &Room<'_>, who: &Principal, source: u64, stream: u64, rig
     }
 }
 
-async fn setting(room: &Room<'_>, who: &Principal, key: Argument, stream: &StreamName, source: u64) -> Result<Shown, Fault> {
-    match room.face.broker().right(who, stream, &PrincipalRef::Source(source)).await {
+async fn setting(room: &Room<'_>, who: &Principal, key: Argument, (id, stream): (u64, &StreamName), source: u64) -> Result<Shown, Fault> {
+    let (broker, principal) = (room.face.broker(), PrincipalRef::Source(source));
+    match broker.right(who, stream, &principal).await {
         Ok(info) => Ok(Shown { right: word(info.right) }),
-        Err(error) if error.code == Code::NotFound => Err(unknown_stream()),
+        // Hidden from the caller, whatever is set: what that is stands among the source's own settings.
+        Err(error) if error.code == Code::NotFound => {
+            let settings = broker.stream_rights(who, principal).await.map_err(|error| Room::unless_key_went(key, error))?;
+            let set = settings.into_iter().find(|(stream, _)| stream.0 == id).map_or(Right::None, |(_, right)| right);
+            Ok(Shown { right: word(set) })
+        }
         Err(error) => Err(Room::unless_key_went(key, error)),
     }
 }
@@ -80,7 +86,8 @@ async fn both(room: &Room<'_>, who: &Principal, source: u64, stream: u64) -> Res
     }
 }
 
-/// One of the two went while the right was set.
+/// The user may not see the stream, or one of the two went while the right was set.
 async fn gone(room: &Room<'_>, who: &Principal, source: u64, stream: u64) -> Fault {
-    both(room, who, source, stream).await.err().unwrap_or_else(unknown_stream)
+    let hidden = || Fault::bad_one(Argument::StreamId, "StreamId must be the id of a stream on which the user of UserKey has a right.");
+    both(room, who, source, stream).await.err().unwrap_or_else(hidden)
 }
