@@ -64,8 +64,8 @@ impl Broker {
         }
     }
 
-    /// May the caller speak of this principal's right on the stream? Whoever administers the stream; users of their own sources; everybody of
-    /// themselves, to look.
+    /// May the caller speak of this principal's right on the stream? Whoever administers the stream; who sees it of their own sources; and
+    /// of themselves, to look.
     async fn check_about(&self, who: &Principal, stream: &StreamName, principal: PrincipalId, look: bool) -> Result<()> {
         let admin = self.may(who, stream, Action::Admin).await;
         let Err(refused) = admin else { return Ok(()) };
@@ -74,8 +74,8 @@ impl Broker {
             PrincipalId::User(_) => false,
         };
         let about_me = look && principal == who.id();
-        // A source gets no more than its owner has, whatever is set.
-        if (own_source || about_me) && refused.code != Code::Unauthenticated && refused.code != Code::SessionExpired { Ok(()) } else { Err(refused) }
+        // A source gets no more than its owner has, whatever is set. Who has no right at all learns nothing, not even by a source of its own.
+        if (own_source || about_me) && refused.code == Code::AccessDenied { Ok(()) } else { Err(refused) }
     }
 
     /// Sets a right; `None` removes it. Users give their sources what they like: it counts only as far as their own goes.
