@@ -330,7 +330,14 @@ async fn fill(at: SocketAddr, stream: &str, mib: usize) -> u64 {
 
 async fn create(at: SocketAddr, stream: &str) {
     let body = format!("{{\"name\":\"{stream}\"}}");
-    let response = reqwest::Client::new().post(format!("http://{at}/v1/streams")).header("content-type", "application/json").body(body).send().await;
+    let response = tidelog::client::http_builder()
+        .build()
+        .expect("a client")
+        .post(format!("http://{at}/v1/streams"))
+        .header("content-type", "application/json")
+        .body(body)
+        .send()
+        .await;
     assert_eq!(response.expect("an answer").status(), 201);
 }
 

@@ -20,7 +20,7 @@ use super::session::{Session, SessionHandle};
 use super::{Broker, appending};
 use crate::types::reply::{Acked, Appended, Committed, ProducerOpened, Subscribed};
 use crate::types::request::{AckLevel, AckRequest, AppendRequest, CommitRequest, OpenProducerRequest, ResumeRequest, SubscribeRequest};
-use crate::types::{Action, Code, Error, ProducerId, Result, StreamName, limits};
+use crate::types::{Action, Code, Error, ProducerId, Result, StreamId, StreamName, limits};
 
 /// An answer that is still to come. Dropping it does not take the request back (P-13).
 pub struct Pending<T>(Stage<T>);
@@ -140,7 +140,7 @@ impl Connection {
     pub async fn revoked(&mut self) -> Error {
         loop {
             if self.watch.as_deref_mut().is_some_and(Watch::take)
-                && let Err(error) = self.broker.still_good(&self.who).await
+                && let Err(error) = Box::pin(self.broker.still_good(&self.who)).await
             {
                 return error;
             }
@@ -216,17 +216,43 @@ impl Connection {
 
     /// P-1 … P-18.
     pub async fn append(&mut self, request: AppendRequest) -> Pending<Appended> {
+        match self.broker.allowed_at_once(&self.who, &request.stream, Action::Write) {
+            Some(allowed) => match self.append_intent(allowed, request) {
+                Ok(intent) => self.append_intended(intent).await,
+                Err(error) => Pending::known(Err(error)),
+            },
+            // Rare, and behind a box it does not make every connection larger.
+            None => Box::pin(self.append_after_a_look(request)).await,
+        }
+    }
+
+    async fn append_after_a_look(&mut self, request: AppendRequest) -> Pending<Appended> {
+        let allowed = self.broker.allowed(&self.who, &request.stream, Action::Write).await;
+        match self.append_intent(allowed, request) {
+            Ok(intent) => self.append_intended(intent).await,
+            Err(error) => Pending::known(Err(error)),
+        }
+    }
+
+    /// What a refused one leaves behind is a poisoned session (P-12).
+    fn append_intent(&mut self, allowed: Result<Option<StreamId>>, mut request: AppendRequest) -> Result<Box<AppendIntent>> {
         let pipe = self.pipe(&request.stream, request.producer.as_ref().map(|p| &p.id));
-        let mut request = request;
-        match self.broker.allowed(&self.who, &request.stream, Action::Write).await {
+        match allowed {
             // What was allowed is that stream, not another one that has its name a moment later.
             Ok(known_as) => request.stream_id = request.stream_id.or(known_as),
-            Err(error) => return self.refused(pipe, &request, error).await,
+            Err(error) => {
+                let AppendRequest { stream, producer, .. } = request;
+                self.broker.submit(Intent::Spoil { stream, producer: producer.map(|p| p.id), pipe }, None, false);
+                return Err(error);
+            }
         }
-        let intent = appending::intent(request, Author::from(&self.who), Some(pipe));
+        Ok(Box::new(appending::intent(request, Author::from(&self.who), Some(pipe))))
+    }
+
+    async fn append_intended(&self, intent: Box<AppendIntent>) -> Pending<Appended> {
         let bytes = intent.events.encoded().len();
         let conditional = appending::Conditional::of(&intent);
-        let pending = self.submit(bytes, |reply| Intent::Append(Box::new(intent), reply)).await;
+        let pending = self.submit(bytes, |reply| Intent::Append(intent, reply)).await;
         match conditional {
             None => pending,
             Some(conditional) => {
@@ -234,11 +260,6 @@ impl Connection {
                 Pending::derived(async move { conditional.explain(&broker, pending.await).await })
             }
         }
-    }
-
-    async fn refused(&mut self, pipe: Arc<Pipe>, request: &AppendRequest, error: Error) -> Pending<Appended> {
-        self.broker.submit(Intent::Spoil { stream: request.stream.clone(), producer: request.producer.as_ref().map(|p| p.id.clone()), pipe }, None, false);
-        Pending::known(Err(error))
     }
 
     /// An append frame that did not decode: poisons its session in order; every session when the stream is not readable (P-12).
@@ -315,7 +336,11 @@ impl Connection {
             )
             .rule("G-1")));
         };
-        if let Err(error) = self.broker.may(&self.who, session.stream(), Action::Read).await {
+        let allowed = match self.broker.allowed_at_once(&self.who, session.stream(), Action::Read) {
+            Some(allowed) => allowed,
+            None => Box::pin(self.broker.allowed(&self.who, session.stream(), Action::Read)).await,
+        };
+        if let Err(error) = allowed {
             return Pending::known(Err(error));
         }
         if level == AckLevel::Received

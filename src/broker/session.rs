@@ -202,7 +202,7 @@ impl Session {
     /// A reader whose right was taken away gets no more.
     async fn check_right(&mut self) -> Result<()> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
-        if watch.take() { self.broker.may(&watch.principal(), &self.handle.shared.stream, Action::Read).await } else { Ok(()) }
+        if watch.take() { Box::pin(self.broker.may(&watch.principal(), &self.handle.shared.stream, Action::Read)).await } else { Ok(()) }
     }
 
     /// Takes slices off `fetched` for one frame: whole batches until the frame is large enough, cut where the window ends.

@@ -108,7 +108,7 @@ impl Client {
                 Ok::<_, Error>(value)
             })
             .transpose()?;
-        let mut builder = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(10));
+        let mut builder = http_builder().no_proxy().connect_timeout(Duration::from_secs(10));
         if let Some(path) = endpoint.socket() {
             builder = builder.unix_socket(path.to_owned());
         }
@@ -237,4 +237,11 @@ impl Client {
     pub(crate) fn http(&self) -> &reqwest::Client {
         &self.0.http
     }
+}
+
+/// A builder of HTTP clients that knows how to encrypt: where the process has not chosen a provider of cryptography, `ring` is it.
+pub fn http_builder() -> reqwest::ClientBuilder {
+    // Somebody else has chosen: fine.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
 }

@@ -172,6 +172,7 @@ fn is_loopback(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Kind;
 
     fn doors() -> Doors {
         Doors {
@@ -222,11 +223,11 @@ mod tests {
         let loopback = Peer::Tcp("127.0.0.1:1".parse().unwrap());
         let mapped = Peer::Tcp("[::ffff:127.0.0.1]:1".parse().unwrap());
         let far = Peer::Tcp("10.1.2.3:1".parse().unwrap());
-        assert_eq!(Doors::default().principal(Peer::Local), Principal::Operator);
-        assert_eq!(Doors::default().principal(loopback), Principal::Anonymous);
-        assert_eq!(doors().principal(loopback), Principal::Operator);
-        assert_eq!(doors().principal(mapped), Principal::Operator);
-        assert_eq!(doors().principal(far), Principal::Anonymous);
+        assert_eq!(Doors::default().principal(Peer::Local).kind(), Kind::Operator);
+        assert_eq!(Doors::default().principal(loopback).kind(), Kind::Anonymous);
+        assert_eq!(doors().principal(loopback).kind(), Kind::Operator);
+        assert_eq!(doors().principal(mapped).kind(), Kind::Operator);
+        assert_eq!(doors().principal(far).kind(), Kind::Anonymous);
     }
 
     #[test]

@@ -83,12 +83,12 @@ pub struct EventSource {
 
 /// A client that waits for events as long as it takes.
 pub fn http1() -> reqwest::Client {
-    reqwest::Client::builder().http1_only().no_proxy().build().expect("a client")
+    tidelog::client::http_builder().http1_only().no_proxy().build().expect("a client")
 }
 
 /// The same over HTTP/2.
 pub fn http2() -> reqwest::Client {
-    reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().expect("a client")
+    tidelog::client::http_builder().http2_prior_knowledge().no_proxy().build().expect("a client")
 }
 
 /// What the server says to an `EventSource`, good or bad.

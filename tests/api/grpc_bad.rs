@@ -21,7 +21,8 @@ fn append(stream: &str, data: impl Into<Bytes>) -> v1::Append {
 
 /// An odd request by an HTTP client, and the headers of the answer: a call that is refused at once has its status there.
 async fn odd(at: std::net::SocketAddr, version: http::Version, method: http::Method, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
-    let builder = if version == http::Version::HTTP_2 { reqwest::Client::builder().http2_prior_knowledge() } else { reqwest::Client::builder().http1_only() };
+    let builder =
+        if version == http::Version::HTTP_2 { tidelog::client::http_builder().http2_prior_knowledge() } else { tidelog::client::http_builder().http1_only() };
     let client = builder.no_proxy().timeout(PATIENCE).build().expect("a client");
     let mut request = client.request(method, format!("http://{at}{path}")).body(vec![0u8; 5]);
     for (name, value) in headers {

@@ -273,7 +273,7 @@ async fn head_has_the_headers_of_get_and_neither_waits_nor_changes_anything() {
 #[tokio::test]
 async fn head_is_as_empty_over_http2() {
     let broker = dev().await;
-    let http = reqwest::Client::builder().http2_prior_knowledge().no_proxy().timeout(PATIENCE).build().unwrap();
+    let http = tidelog::client::http_builder().http2_prior_knowledge().no_proxy().timeout(PATIENCE).build().unwrap();
     for path in ["/v1/version", "/v1/streams", "/v1/streams/none", "/v1/nothing", "/livez"] {
         let url = format!("{}{path}", broker.server.url());
         let (get, head) = (http.get(&url).send().await.unwrap(), http.head(&url).send().await.unwrap());

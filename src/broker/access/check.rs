@@ -159,16 +159,22 @@ impl Broker {
 
     /// The same, with the stream that was meant; `None` for those who may do everything, and have not been looked up.
     pub(in crate::broker) async fn allowed(&self, who: &Principal, stream: &StreamName, action: Action) -> Result<Option<StreamId>> {
-        let identity = match who {
-            Principal::Operator => return Ok(None),
-            Principal::Anonymous => return who.known().map(|()| None),
-            Principal::Known(identity) => identity,
-        };
-        match self.found_right(identity, stream).await? {
-            (None, right) if right.allows(action) => Ok(None),
-            (Some(id), right) if right.allows(action) => Ok(Some(id)),
-            (_, Right::None) => Err(stream_not_found(stream)),
-            (_, right) => Err(too_little(stream, action, right)),
+        match (self.allowed_at_once(who, stream, action), who) {
+            (Some(allowed), _) => allowed,
+            (None, Principal::Known(identity)) => judged(self.found_right(identity, stream).await?, stream, action),
+            (None, Principal::Operator | Principal::Anonymous) => who.known().map(|()| None),
+        }
+    }
+
+    /// The same, where all that it rests on is known already.
+    pub(in crate::broker) fn allowed_at_once(&self, who: &Principal, stream: &StreamName, action: Action) -> Option<Result<Option<StreamId>>> {
+        match who {
+            Principal::Operator => Some(Ok(None)),
+            Principal::Anonymous => Some(who.known().map(|()| None)),
+            Principal::Known(identity) => {
+                let found = identity.quick(stream, self.inner.access.names(), self.inner.world.now())?;
+                Some(judged(found, stream, action))
+            }
         }
     }
 
@@ -282,6 +288,15 @@ fn identity_of(id: &ApiKeyId, row: &value::ApiKey) -> Option<Arc<Identity>> {
     };
     let expires = (row.expires_us != 0).then_some(crate::types::TimeUs(row.expires_us));
     Some(Identity::new(kind, row.user, row.source, Some(*id), expires))
+}
+
+/// Does the right that was found allow it?
+fn judged((id, right): (Option<StreamId>, Right), stream: &StreamName, action: Action) -> Result<Option<StreamId>> {
+    match right {
+        right if right.allows(action) => Ok(id),
+        Right::None => Err(stream_not_found(stream)),
+        right => Err(too_little(stream, action, right)),
+    }
 }
 
 /// Some right, but not this one.

@@ -33,7 +33,7 @@ impl Vault {
             pepper: keyed(&derive(b"tidelog key hashes")),
             seal: LessSafeKey::new(seal),
             passwords: Semaphore::new(limits::PASSWORDS_AT_ONCE),
-            nobody: format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", "bm9ib2R5bm9ib2R5bm9ib2", "bm9ib2R5bm9ib2R5bm9ib2R5bm9ib2R5bm9ib2R5bm8"),
+            nobody: format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", "bm9ib2R5IHNhbHQ5", "bm9ib2R5bm9ib2R5bm9ib2R5bm9ib2R5bm9ib2R5bm8"),
         }
     }
 

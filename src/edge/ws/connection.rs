@@ -68,20 +68,20 @@ impl Transport for Carrier {
 
 /// Serves a caller with a credential until it goes, is sent away, or the broker stops.
 pub async fn run(face: Face, ws: WebSocket, who: Principal, dialect: Dialect, only: Option<SubscribeRequest>, id: Arc<str>) {
-    let broker = face.broker().connect(who);
+    let mut broker = face.broker().connect(who);
     let mut talk = Conversation::new(Carrier { link: Link::new(face, ws), dialect }, id);
     talk.greet();
-    serve(talk, broker, only).await;
+    let end = serve(&mut talk, &mut broker, only).await;
+    drop(broker);
+    talk.into_transport().link.finish(end).await;
 }
 
 /// Everything after the greeting.
-async fn serve(mut talk: Conversation<Carrier>, mut broker: Connection, only: Option<SubscribeRequest>) {
+async fn serve(talk: &mut Conversation<Carrier>, broker: &mut Connection, only: Option<SubscribeRequest>) -> End {
     if let Some(request) = only {
-        talk.frame(&mut broker, ClientFrame::Subscribe { sub: 0, request }).await;
+        talk.frame(broker, ClientFrame::Subscribe { sub: 0, request }).await;
     }
-    let end = talk.run(&mut broker).await;
-    drop(broker);
-    talk.into_transport().link.finish(end).await;
+    talk.run(broker).await
 }
 
 /// Serves a caller without one: it may say who it is within a few seconds, with the first frame.
@@ -97,7 +97,8 @@ pub async fn introduce(face: Face, ws: WebSocket, peer: Option<Peer>, dialect: D
             Ok(Ok(ClientFrame::Auth { key, ticket })) => match face.shown(peer, &key.or(ticket).unwrap_or_default()).await {
                 Ok(who) => {
                     talk.transport_mut().link.let_in();
-                    return serve(talk, face.broker().connect(who), only).await;
+                    let mut broker = face.broker().connect(who);
+                    (None, serve(&mut talk, &mut broker, only).await)
                 }
                 Err(error) => (Some(error), unauthenticated()),
             },

@@ -43,15 +43,15 @@ impl Rest {
     }
 
     pub fn http1(at: SocketAddr) -> Self {
-        Self::new(reqwest::Client::builder().http1_only(), &at.to_string(), http::Version::HTTP_11)
+        Self::new(tidelog::client::http_builder().http1_only(), &at.to_string(), http::Version::HTTP_11)
     }
 
     pub fn http2(at: SocketAddr) -> Self {
-        Self::new(reqwest::Client::builder().http2_prior_knowledge(), &at.to_string(), http::Version::HTTP_2)
+        Self::new(tidelog::client::http_builder().http2_prior_knowledge(), &at.to_string(), http::Version::HTTP_2)
     }
 
     pub fn unix(path: &Path) -> Self {
-        Self::new(reqwest::Client::builder().unix_socket(path.to_owned()), "localhost", http::Version::HTTP_11)
+        Self::new(tidelog::client::http_builder().unix_socket(path.to_owned()), "localhost", http::Version::HTTP_11)
     }
 
     async fn call(&self, method: http::Method, path: &str, body: Option<String>) -> Answer<Success> {
