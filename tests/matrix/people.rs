@@ -68,7 +68,8 @@ pub struct Person {
 
 /// A broker that serves, and everybody who calls it.
 pub struct Town {
-    pub server: Server,
+    /// Serves as long as it is held.
+    _server: Server,
     pub broker: Broker,
     pub people: Vec<Person>,
     /// `alice` has the session, the certificate and the user key; `owner` the source.
@@ -148,7 +149,7 @@ impl Town {
             person(Kind::Node, &Door::Tcp(certified(broker.clone(), Certificate::Node("8c5a".into())).await), None),
         ];
         assert_eq!(people.iter().map(|person| person.kind).collect::<Vec<_>>(), Kind::ALL);
-        Self { server, broker, people, source: source.id, next: AtomicU64::new(0), _dir: dir }
+        Self { _server: server, broker, people, source: source.id, next: AtomicU64::new(0), _dir: dir }
     }
 
     pub fn person(&self, kind: Kind) -> &Person {

@@ -270,3 +270,18 @@ async fn a_user_that_is_disabled_is_gone_from_what_is_open_and_so_are_its_source
 async fn a_password_that_is_changed_ends_the_sessions_that_are_open() {
     lose(Loss::PasswordChanged).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_and_tickets_that_are_over_leave_the_store_and_keys_stay() {
+    let town = Town::open().await;
+    let key = town.person(Kind::UserKey).token.clone().expect("a key");
+    let alice = town.broker.authenticate(&key).await.expect("a good key");
+    let session = town.broker.log_in("alice", PASSWORD).await.expect("a session");
+    let (ticket, expires) = town.broker.issue_ticket(&alice).await.expect("a ticket");
+    town.broker.forget_tokens(expires).await.expect("they are forgotten");
+    assert_eq!(town.broker.authenticate(&ticket).await.expect_err("it is gone").code, tidelog::types::Code::Unauthenticated);
+    town.broker.authenticate(&session.token).await.expect("it is not over");
+    town.broker.forget_tokens(session.expires).await.expect("they are forgotten");
+    assert_eq!(town.broker.authenticate(&session.token).await.expect_err("it is gone").code, tidelog::types::Code::Unauthenticated);
+    town.broker.authenticate(&key).await.expect("it has no end");
+}
