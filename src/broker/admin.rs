@@ -10,10 +10,11 @@ use super::commit::engine_failure;
 use super::info::*;
 use super::intent::{Author, Intent, SubscriptionFields};
 use super::shared::Bounds;
-use super::state::{Stream, stream_not_found, subscription_not_found, trim_beyond_end};
+use super::state::{OPERATOR_NAME, Stream, stream_not_found, subscription_not_found, trim_beyond_end};
 use super::{Action, Broker, Kind, Principal, loader, operation};
 use crate::log::rows::{self, value};
 use crate::log::{IdempotencyRow, Key, RowKey, faults};
+use crate::types::id::OPERATOR_USER;
 use crate::types::reply::Lag;
 use crate::types::request::Start;
 use crate::types::{Applied, Code, Error, OperationId, Result, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs, limits};
@@ -47,7 +48,7 @@ impl Broker {
         let (owner, name) = (who.user_id(), new.name.clone());
         let id = self.ask(0, |reply| Intent::CreateStream { new, owner, reply }).await?;
         let stream = shown(loader::stream(&*self.inner.engine, id).await.map_err(|e| engine_failure(&e)))?;
-        stream.map(|stream| self.describe(&stream)).ok_or_else(|| stream_not_found(&name))
+        shown(self.describe(&stream.ok_or_else(|| stream_not_found(&name))?).await)
     }
 
     /// A stream, also while it is being deleted.
@@ -57,12 +58,17 @@ impl Broker {
     pub async fn stream(&self, who: &Principal, name: &StreamName) -> Result<StreamInfo> {
         self.may(who, name, Action::Read).await?;
         let stream = self.stream_on_disk(name).await?.ok_or_else(|| stream_not_found(name))?;
-        Ok(self.describe(&stream))
+        self.describe(&stream).await
     }
 
-    fn describe(&self, stream: &Stream) -> StreamInfo {
+    async fn describe(&self, stream: &Stream) -> Result<StreamInfo> {
         let bounds = &stream.bounds;
-        StreamInfo {
+        let owner_name = match stream.row.owner {
+            OPERATOR_USER => OPERATOR_NAME.to_owned(),
+            owner => self.user_by_id(owner).await?.map_or_else(|| format!("user-{owner}"), |user| user.name.to_string()),
+        };
+        Ok(StreamInfo {
+            owner_name,
             id: stream.id,
             uuid: stream.row.uuid.clone(),
             name: stream.name.clone(),
@@ -78,7 +84,7 @@ impl Broker {
             bytes: bounds.bytes_end.saturating_sub(bounds.bytes_before_first),
             last_event_at: (bounds.next_offset > 0).then_some(bounds.last_time),
             log_epoch: self.log_epoch(),
-        }
+        })
     }
 
     /// All streams the caller may see, sorted by name; folded, since names collide so.
@@ -95,7 +101,7 @@ impl Broker {
         for id in ids.items {
             // One that was deleted since is left out.
             if let Some(stream) = loader::stream(&*self.inner.engine, StreamId(id)).await.map_err(|e| engine_failure(&e))? {
-                items.push(self.describe(&stream));
+                items.push(self.describe(&stream).await?);
             }
         }
         Ok(Page { items, more: ids.more })
@@ -128,7 +134,9 @@ impl Broker {
         let mut items = Vec::new();
         for (_, id) in names {
             let found = loader::stream(&*self.inner.engine, id).await.map_err(|e| engine_failure(&e))?;
-            items.extend(found.map(|stream| self.describe(&stream)));
+            if let Some(stream) = found {
+                items.push(self.describe(&stream).await?);
+            }
         }
         Ok(Page { items, more })
     }

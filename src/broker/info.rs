@@ -27,6 +27,8 @@ pub struct StreamInfo {
     pub name: StreamName,
     /// User id.
     pub owner: u64,
+    /// That user's name.
+    pub owner_name: String,
     /// When.
     pub created: TimeUs,
     /// For people.

@@ -32,10 +32,7 @@ impl Face {
     /// # Errors
     /// As above.
     pub async fn shown(&self, peer: Option<Peer>, token: &str) -> Result<Principal> {
-        let address = match peer {
-            Some(Peer::Tcp(address)) => Some(address.ip()),
-            Some(Peer::Local) | None => None,
-        };
+        let address = peer.and_then(Peer::address);
         let failures = self.failures();
         failures.check(address, credential_id(token))?;
         let found = self.broker().authenticate(token).await;

@@ -54,6 +54,16 @@ pub enum Peer {
     Tcp(SocketAddr),
 }
 
+impl Peer {
+    /// Where from; the Unix socket has no address.
+    pub fn address(self) -> Option<std::net::IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Local => None,
+        }
+    }
+}
+
 /// What all faces share. Cheap to clone.
 #[derive(Clone)]
 pub struct Edge {

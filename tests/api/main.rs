@@ -1,5 +1,6 @@
 //! The faces over real sockets, in one process: what goes in, what comes out, and that bad input hurts nobody.
 
+mod access;
 mod auth;
 mod backpressure;
 mod browser;

@@ -45,12 +45,12 @@ impl Town {
         if path.contains("{source}") {
             path = path.replace("{source}", &self.source_for(person, method, number).await.to_string());
         }
-        if path.contains("{key}") {
+        if path.contains("{name}") {
             let name = format!("key-{number}");
             if matches!(person.kind, Kind::Operator | Kind::Root | Kind::Console | Kind::Certificate) {
                 self.broker.create_key(&self.principal(person).await, &name).await.expect("a key");
             }
-            path = path.replace("{key}", &name);
+            path = path.replace("{name}", &name);
         }
         let named = |what: &str| format!(r#"{{"name":"{what}-{number}"}}"#);
         let body = match (method, template.rsplit('/').next().unwrap_or_default()) {

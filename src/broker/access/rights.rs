@@ -74,7 +74,7 @@ impl Broker {
             PrincipalId::User(_) => false,
         };
         let about_me = look && principal == who.id();
-        // A source gets no more than its owner has, whatever is set. Who has no right at all learns nothing, not even by a source of its own.
+        // A source gets no more than its owner has, whatever is set. To whom the stream is hidden it stays so.
         if (own_source || about_me) && refused.code == Code::AccessDenied { Ok(()) } else { Err(refused) }
     }
 
@@ -85,7 +85,8 @@ impl Broker {
     pub async fn set_right(&self, who: &Principal, stream: &StreamName, principal: &PrincipalRef, right: Right) -> Result<RightInfo> {
         who.known()?;
         if matches!(who.kind(), Kind::SourceKey | Kind::Node) {
-            self.may(who, stream, Action::Read).await?;
+            // They never administer, so this says what they lack.
+            self.may(who, stream, Action::Admin).await?;
             return Err(denied("A source key may not give rights; that is its user's to do.".into()));
         }
         let id = match self.principal_id(principal).await {

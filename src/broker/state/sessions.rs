@@ -216,6 +216,7 @@ impl State {
         Ok(self.opened(stream_id, &view, next, Some(durable)))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "each is one thing of its own, and it is called once")]
     fn open_durable(
         &mut self,
         stream_id: StreamId,

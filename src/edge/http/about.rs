@@ -17,7 +17,7 @@ pub async fn server(State(face): Broker, Anyone(who): Anyone, _: NoQuery) -> rep
         "api_version": "v1",
         "api_extensions": [],
         "auth": if trusted { "trusted" } else { "untrusted" },
-        "auth_methods": ["unix-socket"],
+        "auth_methods": ["unix-socket", "bearer"],
     });
     if trusted {
         about["environment"] = json!({

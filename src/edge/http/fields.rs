@@ -124,6 +124,31 @@ impl<'a> Fields<'a> {
         parse(&text).map(Some).ok_or_else(|| Error::bad(name, format!("Field {name} is {}; it must be {words}.", quote(&text))))
     }
 
+    /// A text that no error repeats.
+    ///
+    /// # Errors
+    /// `bad_parameter`.
+    pub fn take_secret(&mut self, name: &str) -> Result<Option<String>> {
+        let Some(raw) = self.take_raw(name) else { return Ok(None) };
+        serde_json::from_str(raw.get()).map(Some).map_err(|_| Error::bad(name, format!("Field {name} must be text.")))
+    }
+
+    /// A field that may be there, but says what the address says already.
+    ///
+    /// # Errors
+    /// `bad_parameter` when it says something else.
+    pub fn take_same(&mut self, name: &str, expected: &str) -> Result<()> {
+        match self.take::<String>(name, "text")? {
+            Some(text) if text != expected => Err(Error::bad(name, format!("Field {name} is {}, the address says {}.", quote(&text), quote(expected)))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Read-only fields of a whole object that comes back (`surfaces.md` 5.9, PUT).
+    pub fn ignore(&mut self, names: &[&str]) {
+        self.0.retain(|(name, _)| !names.contains(&name.as_str()));
+    }
+
     /// These exist on the object but only the server sets them.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post};
 use tower::Service as _;
 
 use super::{Face, Peer, auth, grpc, ops, sse, ws};
@@ -16,6 +16,7 @@ use crate::types::name::quote;
 use crate::types::{Code, Error, StreamName, SubscriptionName, limits};
 
 mod about;
+mod access;
 mod body;
 mod commit;
 mod conditional;
@@ -32,6 +33,7 @@ pub mod reply;
 mod streams;
 mod subscriptions;
 
+use access::{keys, rights, sessions, sources, users};
 pub use events::place;
 pub use query::Query;
 pub use reply::{Failure, Reply};
@@ -76,8 +78,18 @@ pub fn router(face: Face) -> Router {
         .route(&under(SUBSCRIPTION, "/ack"), post(pull::ack))
         .route(&under(STREAM, "/producers"), get(producers::list).post(producers::open))
         .route(&under(STREAM, "/producers/{producer}"), get(producers::show).delete(producers::delete))
-        .route(&under(STREAM, "/rights"), get(unbuilt))
-        .route(&under(STREAM, "/rights/{principal}"), put(unbuilt).get(unbuilt).delete(unbuilt));
+        .route(&under(STREAM, "/rights"), get(rights::list))
+        .route(&under(STREAM, "/rights/{principal}"), get(rights::show).put(rights::set).delete(rights::delete))
+        .route("/v1/users", get(users::list).post(users::create))
+        .route("/v1/users/{user}", get(users::show).put(users::change).patch(users::change).delete(users::delete))
+        .route("/v1/sources", get(sources::list).post(sources::create))
+        .route("/v1/sources/{source}", get(sources::show).put(sources::change).patch(sources::change).delete(sources::delete))
+        .route("/v1/sources/{source}/rotate", post(sources::rotate))
+        .route("/v1/keys", get(keys::list).post(keys::create))
+        .route("/v1/keys/{name}", delete(keys::delete))
+        .route("/v1/sessions", post(sessions::open))
+        .route("/v1/sessions/current", get(sessions::show).delete(sessions::close))
+        .route("/v1/tickets", post(sessions::ticket));
     if face.settings().dev {
         routes = routes.route("/echo", get(ws::echo).head(websocket_only).fallback(websocket_only));
     }

@@ -90,7 +90,7 @@ impl From<StreamInfo> for Stream {
             closed: info.closed,
             id: info.id.0,
             uuid: info.uuid,
-            owner: format!("/v1/users/{}", user_name(info.owner)),
+            owner: format!("/v1/users/{}", info.owner_name),
             created_at: info.created.to_string(),
             status,
             status_code,

@@ -1,0 +1,42 @@
+//! Who may do what, over REST: users, sources, keys, sessions, tickets and rights (`surfaces.md` 5.2, 5.4, 5.5).
+//!
+//! A secret is in one answer only: the one to the request that made it.
+
+use serde_json::{Value, json};
+
+use crate::broker::{KeyInfo, RightInfo, SourceInfo, UserInfo};
+use crate::types::TimeUs;
+
+pub mod keys;
+pub mod rights;
+pub mod sessions;
+pub mod sources;
+pub mod users;
+
+/// A user; `private` fields are for the user and the operator.
+fn user(info: &UserInfo) -> Value {
+    json!({
+        "name": info.name.as_str(), "root": info.root, "disabled": info.disabled,
+        "id": info.id, "has_password": info.has_password, "created_at": time(info.created),
+    })
+}
+
+fn source(info: &SourceInfo) -> Value {
+    json!({
+        "name": info.name, "description": info.description, "disabled": info.disabled,
+        "id": info.id, "owner_id": info.owner, "created_at": time(info.created),
+    })
+}
+
+fn key(info: &KeyInfo) -> Value {
+    json!({ "name": info.name.as_str(), "id": info.id, "user_id": info.user, "created_at": time(info.created), "expires_at": info.expires.map(time) })
+}
+
+fn right(info: &RightInfo) -> Value {
+    json!({ "principal": info.principal.to_string(), "right": info.right.as_str(), "effective": info.effective.as_str() })
+}
+
+fn time(at: TimeUs) -> Value {
+    // The operator has no day of birth.
+    if at.0 == 0 { Value::Null } else { at.to_string().into() }
+}
