@@ -2,7 +2,8 @@
 //! everything, beside those of a source key, whose right is looked at each time; and starting the real binary beside many keys and rights.
 //! (`-- rate`, `rows` print one.)
 //!
-//! The rates are measured inside of the process, without a socket: what authorization adds is then the largest part it can be.
+//! The rates are measured inside of the process, without a socket: what authorization adds is then the largest part it can be. Processor time
+//! is the better figure on a machine that does other things too.
 
 #![allow(missing_docs, reason = "a bench has no readers of its API")]
 
@@ -61,6 +62,14 @@ async fn deliver(broker: &Broker, who: &Principal, stream: &StreamName, count: u
     heard as f64 / began.elapsed().as_secs_f64()
 }
 
+/// Of this process so far, all of its threads.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    let fields: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..].split(' ').collect();
+    let ticks = |at: usize| fields[at].parse::<f64>().expect("a number");
+    (ticks(11) + ticks(12)) / 100.0
+}
+
 fn median(mut of: Vec<f64>) -> f64 {
     of.sort_by(f64::total_cmp);
     of[of.len() / 2]
@@ -73,39 +82,47 @@ async fn rates(short: bool) {
     let new = NewSource { name: "bench".into(), description: String::new(), owner: None };
     let (source, key) = broker.create_source(&OPERATOR, new).await.expect("a source");
     let program = broker.authenticate(&key).await.expect("a good key");
-    let (rounds, count, read) = if short { (1, 100, 100) } else { (9, 30_000, 100_000) };
-    let named = |name: String| StreamName::parse(&name).expect("a name");
+    let (rounds, count, read) = if short { (2, 100, 100) } else { (30, 8_000, 100_000) };
     let make = async |name: String| {
-        let stream = named(name);
+        let stream = StreamName::parse(&name).expect("a name");
         broker.create_stream(&OPERATOR, NewStream::named(stream.clone())).await.expect("a stream");
         broker.set_right(&OPERATOR, &stream, &PrincipalRef::Source(source.id), Right::ReadWrite).await.expect("a right");
         stream
     };
-    println!(
-        "{:>8} {:>16} {:>16} {:>8} {:>16} {:>16} {:>8}",
-        "round", "append operator", "append source", "ratio", "deliver operator", "deliver source", "ratio"
-    );
     let full = make("full".into()).await;
     append(&broker, &OPERATOR, &full, read).await;
-    let (mut appends, mut deliveries) = (Vec::new(), Vec::new());
-    for round in 1..=rounds {
+    // What each took in all: seconds and processor seconds, appending and reading; and what the source took in each round for one of the operator's.
+    let (mut sums, mut ratios) = ([[0.0f64; 4]; 2], [Vec::new(), Vec::new()]);
+    for round in 0..rounds {
         let stream = make(format!("round-{round}")).await;
-        // In turns, and each first as often as the other.
-        let both = if round % 2 == 0 { [&OPERATOR, &program] } else { [&program, &OPERATOR] };
-        let (mut a, mut d) = (Vec::new(), Vec::new());
-        for who in both {
-            a.push(append(&broker, who, &stream, count).await);
-            d.push(deliver(&broker, who, &full, read as u64).await);
+        let mut seconds = [[0.0; 2]; 2];
+        // In turns, and each is first as often as the other.
+        for turn in [round % 2, 1 - round % 2] {
+            let who = [&OPERATOR, &program][turn];
+            for (what, seconds) in seconds[turn].iter_mut().enumerate() {
+                let cpu = processor_seconds();
+                *seconds = match what {
+                    0 => count as f64 / append(&broker, who, &stream, count).await,
+                    _ => read as f64 / deliver(&broker, who, &full, read as u64).await,
+                };
+                sums[turn][2 * what] += *seconds;
+                sums[turn][2 * what + 1] += processor_seconds() - cpu;
+            }
         }
-        if round % 2 == 1 {
-            a.reverse();
-            d.reverse();
+        for (what, ratios) in ratios.iter_mut().enumerate() {
+            ratios.push(seconds[1][what] / seconds[0][what]);
         }
-        appends.push(a[1] / a[0]);
-        deliveries.push(d[1] / d[0]);
-        println!("{round:>8} {:>16.0} {:>16.0} {:>8.3} {:>16.0} {:>16.0} {:>8.3}", a[0], a[1], a[1] / a[0], d[0], d[1], d[1] / d[0]);
     }
-    println!("{:>8} {:>16} {:>16} {:>8.3} {:>16} {:>16} {:>8.3}", "median", "", "", median(appends), "", "", median(deliveries));
+    println!("{:>10} {:>14} {:>14} {:>14} {:>14}", "", "append ev/s", "append µs cpu", "deliver ev/s", "deliver µs cpu");
+    let (appended, delivered) = ((rounds * count) as f64, (rounds * read) as f64);
+    for (name, [a, a_cpu, d, d_cpu]) in ["operator", "source key"].into_iter().zip(sums) {
+        println!("{name:>10} {:>14.0} {:>14.3} {:>14.0} {:>14.3}", appended / a, 1e6 * a_cpu / appended, delivered / d, 1e6 * d_cpu / delivered);
+    }
+    let [operator, program] = sums;
+    let more = |at: usize| 100.0 * (program[at] / operator[at] - 1.0);
+    println!("{:>10} {:>13.1}% {:>13.1}% {:>13.1}% {:>13.1}%", "more", more(0), more(1), more(2), more(3));
+    let [appends, deliveries] = ratios.map(|ratios| 100.0 * (median(ratios) - 1.0));
+    println!("time of a round of {rounds}, in the median: appending {appends:+.1} %, delivering {deliveries:+.1} %");
     broker.close().await.expect("the broker closes");
 }
 

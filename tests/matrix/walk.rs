@@ -59,7 +59,11 @@ fn judge(row: &Row, person: &Person, right: Right, heard: &Heard) -> Option<Stri
         "command_validation_failed",
         "expecting_content_type_json",
     ];
-    if row.built && !WITHOUT_A_GOOD_ANSWER.contains(&row.call.as_str()) && person.kind == Kind::Operator && heard.code.as_deref().is_some_and(|code| BAD.contains(&code)) {
+    if row.built
+        && !WITHOUT_A_GOOD_ANSWER.contains(&row.call.as_str())
+        && person.kind == Kind::Operator
+        && heard.code.as_deref().is_some_and(|code| BAD.contains(&code))
+    {
         return told("the test asks it badly");
     }
     None
