@@ -187,7 +187,7 @@ impl Server {
     }
 }
 
-/// Finished operations and idempotency keys are kept for a day; then their rows go.
+/// Finished operations and idempotency keys are kept for a day, sessions and tickets until they are over; then their rows go.
 async fn forget_old_rows(broker: Broker, stop: CancellationToken) {
     loop {
         let horizon = TimeUs(TimeUs::now().0 - limits::OPERATION_KEPT.as_micros() as i64);
@@ -196,6 +196,9 @@ async fn forget_old_rows(broker: Broker, stop: CancellationToken) {
         }
         if let Err(error) = broker.forget_keys(TimeUs::now()).await {
             tracing::warn!(%error, "old idempotency keys could not be forgotten; trying again in an hour");
+        }
+        if let Err(error) = broker.forget_tokens(TimeUs::now()).await {
+            tracing::warn!(%error, "sessions and tickets that are over could not be forgotten; trying again in an hour");
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(3600)) => {}

@@ -85,12 +85,15 @@ impl Broker {
         }
     }
 
-    /// Is the credential still good?
+    /// Is it the credential of a user or a source, and still good?
     ///
     /// # Errors
-    /// `unauthenticated`, `session_expired`.
+    /// `unauthenticated`, `session_expired`; `access_denied` for a node, which has no account.
     pub async fn still_good(&self, who: &Principal) -> Result<()> {
         match who {
+            Principal::Known(identity) if identity.kind() == Kind::Node => {
+                Err(denied("A node may call what nodes do among themselves, and nothing else.".into()))
+            }
             Principal::Known(identity) => self.standing(identity).await.map(drop),
             Principal::Operator | Principal::Anonymous => who.known(),
         }
@@ -177,6 +180,8 @@ impl Broker {
 
     /// The effective right on a stream, and which stream that is. Root is not looked up: it is the same on all.
     async fn found_right(&self, identity: &Arc<Identity>, stream: &StreamName) -> Result<(Option<StreamId>, Right)> {
+        // Both numbers are read before all looks, that at the user too: what is found is forgotten when one of them has grown meanwhile.
+        let under = (identity.generation(), self.inner.access.names());
         let standing = self.standing(identity).await?;
         match identity.kind() {
             Kind::Node => return Ok((None, Right::None)),
@@ -184,8 +189,6 @@ impl Broker {
             _ => {}
         }
         let folded = stream.folded();
-        // Both numbers are read before the look: what is found is forgotten when one of them has grown meanwhile.
-        let under = (identity.generation(), self.inner.access.names());
         if let Some((id, right)) = identity.right(&folded, under.1) {
             return Ok((Some(id), right));
         }

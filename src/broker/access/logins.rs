@@ -3,6 +3,7 @@
 use super::{AccessChange, Family, Kind, NewKey, NewTicket, Principal, SourceInfo, Token, UserInfo, denied, unknown_credential};
 use crate::broker::Broker;
 use crate::broker::admin::shown;
+use crate::broker::commit::engine_failure;
 use crate::log::rows::{self, ApiKeyId, value};
 use crate::types::{Code, Error, Result, TimeUs, UserName, limits};
 
@@ -65,7 +66,7 @@ impl Broker {
     /// # Errors
     /// `bad_parameter` when the caller has none.
     pub async fn log_out(&self, who: &Principal) -> Result<()> {
-        who.known()?;
+        self.still_good(who).await?;
         match who {
             Principal::Known(identity) if identity.kind() == Kind::Console && identity.key().is_some() => {
                 let id = *identity.key().ok_or_else(unknown_credential)?;
@@ -124,16 +125,22 @@ impl Broker {
     /// # Errors
     /// When the engine cannot be read or written.
     pub async fn forget_tokens(&self, now: TimeUs) -> Result<()> {
-        for (key, bytes) in self.all_rows(rows::prefix::api_keys()).await? {
-            let row: value::ApiKey = rows::decode(&bytes).map_err(Error::internal)?;
-            let id: Option<ApiKeyId> = key.get(1..).and_then(|id| id.try_into().ok());
-            if let Some(id) = id.filter(|_| row.expires_us != 0 && row.expires_us <= now.0) {
-                match self.change(row.user, AccessChange::DeleteKey { id }).await {
-                    Err(error) if error.code != Code::NotFound => return Err(error),
-                    _ => {}
+        let mut after = None;
+        loop {
+            // Page by page: there may be many more keys than sessions.
+            let page = self.inner.engine.scan(rows::prefix::api_keys(), after, 1024).await.map_err(|e| engine_failure(&e))?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.to_vec());
+            for (key, bytes) in page {
+                let row: value::ApiKey = rows::decode(&bytes).map_err(Error::internal)?;
+                let id: Option<ApiKeyId> = key.get(1..).and_then(|id| id.try_into().ok());
+                if let Some(id) = id.filter(|_| row.expires_us != 0 && row.expires_us <= now.0) {
+                    match self.change(row.user, AccessChange::DeleteKey { id }).await {
+                        Err(error) if error.code != Code::NotFound => return Err(error),
+                        _ => {}
+                    }
                 }
             }
         }
-        Ok(())
     }
 }

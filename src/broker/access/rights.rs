@@ -64,8 +64,8 @@ impl Broker {
         }
     }
 
-    /// May the caller speak of this principal's right on the stream? Whoever administers the stream; users of their own sources; everybody of
-    /// themselves, to look.
+    /// May the caller speak of this principal's right on the stream? Whoever administers the stream; who sees it of their own sources; and
+    /// of themselves, to look.
     async fn check_about(&self, who: &Principal, stream: &StreamName, principal: PrincipalId, look: bool) -> Result<()> {
         let admin = self.may(who, stream, Action::Admin).await;
         let Err(refused) = admin else { return Ok(()) };
@@ -85,7 +85,8 @@ impl Broker {
     pub async fn set_right(&self, who: &Principal, stream: &StreamName, principal: &PrincipalRef, right: Right) -> Result<RightInfo> {
         who.known()?;
         if matches!(who.kind(), Kind::SourceKey | Kind::Node) {
-            self.may(who, stream, Action::Read).await?;
+            // They never administer, so this says what they lack.
+            self.may(who, stream, Action::Admin).await?;
             return Err(denied("A source key may not give rights; that is its user's to do.".into()));
         }
         let id = match self.principal_id(principal).await {
