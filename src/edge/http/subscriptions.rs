@@ -76,7 +76,7 @@ pub fn start(text: &str, field: &str) -> Result<Start> {
         "earliest" => Ok(Start::Earliest),
         "latest" => Ok(Start::Latest),
         _ if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
-            text.parse().map(Start::Offset).map_err(|_| Error::bad(field, format!("{field} {text} is too large for an offset.")))
+            text.parse().map(Start::Offset).map_err(|_| Error::bad(field, format!("{field} {} is too large for an offset.", crate::types::name::short(text))))
         }
         _ => TimeUs::parse(text).map(Start::Time).map_err(|_| {
             Error::bad(field, format!("{field} is {}; give an offset, earliest, latest or a time like 2026-01-26T10:00:00Z.", crate::types::name::quote(text)))
