@@ -67,9 +67,8 @@ impl World {
     }
 
     /// The `Response` of a call.
-    #[track_caller]
-    pub fn good(&self, path: &str, arguments: &[(&str, &str)]) -> impl Future<Output = Value> {
-        async move { good(&self.ask("GET", path, Put::Query, arguments).await) }
+    pub async fn good(&self, path: &str, arguments: &[(&str, &str)]) -> Value {
+        good(&self.ask("GET", path, Put::Query, arguments).await)
     }
 
     /// With the key of the source.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -40,10 +41,10 @@ impl Authors {
         }
         for slice in slices {
             let id = slice.batch().head.author_user;
-            if !self.0.contains_key(&id) {
+            if let Entry::Vacant(place) = self.0.entry(id) {
                 let user = broker.user_by_id(id).await.map_err(Fault::other)?;
                 // One who is gone has no name any more.
-                self.0.insert(id, user.map_or_else(String::new, |user| user.name.to_string()));
+                place.insert(user.map_or_else(String::new, |user| user.name.to_string()));
             }
         }
         Ok(())
