@@ -16,6 +16,7 @@ pub mod auth;
 pub mod callers;
 pub mod conversation;
 mod credentials;
+pub mod evernest;
 pub mod failures;
 pub mod grpc;
 pub mod http;
@@ -77,6 +78,7 @@ struct Shared {
     settings: Settings,
     stats: Stats,
     failures: Failures,
+    strangers: evernest::Budget,
     draining: CancellationToken,
     tasks: TaskTracker,
     started: Instant,
@@ -89,7 +91,8 @@ pub struct Face(Arc<Shared>);
 impl Edge {
     /// Faces for a broker. `draining` tells long polls and WebSockets to end; upgraded connections are tracked by `tasks`.
     pub fn new(broker: Broker, settings: Settings, draining: CancellationToken, tasks: TaskTracker) -> Self {
-        let shared = Arc::new(Shared { broker, settings, stats: Stats::default(), failures: Failures::default(), draining, tasks, started: Instant::now() });
+        let (stats, failures, strangers) = (Stats::default(), Failures::default(), evernest::Budget::default());
+        let shared = Arc::new(Shared { broker, settings, stats, failures, strangers, draining, tasks, started: Instant::now() });
         let router = http::router(Face(shared.clone()));
         let others = grpc::Others::new(Face(shared.clone()));
         Self { shared, router, others }
@@ -108,7 +111,7 @@ impl Edge {
     /// Answers one request. Dropping the future abandons it: a long poll ends when its client goes away.
     pub async fn handle(&self, peer: Peer, request: axum::extract::Request) -> axum::response::Response {
         let face = Face(self.shared.clone());
-        if grpc::is_call(request.headers()) {
+        if grpc::is_call(request.headers()) && !evernest::is_ours(request.uri().path()) {
             return Box::pin(grpc::handle(face, self.others.clone(), peer, request)).await;
         }
         Box::pin(http::handle(face, self.router.clone(), peer, request)).await // the library moves futures about: small ones are cheaper
@@ -134,6 +137,11 @@ impl Face {
     /// Credentials that were not known.
     pub fn failures(&self) -> &Failures {
         &self.0.failures
+    }
+
+    /// Bytes of bodies that are read before anybody knows whose they are.
+    pub fn strangers(&self) -> &evernest::Budget {
+        &self.0.strangers
     }
 
     /// Cancelled when the broker begins to stop.

@@ -206,3 +206,10 @@ pub const FAILED_CREDENTIALS_PER_KEY: u32 = 10;
 
 /// Addresses and keys whose failures are remembered: about 100 bytes each.
 pub const FAILURES_REMEMBERED: usize = 10_000;
+
+/// Bytes of bodies in memory that are read before anybody knows whose they are, per address: on Evernest's paths the key comes in the body.
+/// Two of the largest.
+pub const STRANGERS_BODY_BYTES_PER_ADDRESS: usize = 2 * MESSAGE_MAX_BYTES;
+
+/// The same of all addresses together.
+pub const STRANGERS_BODY_BYTES: usize = 64 * 1024 * 1024;

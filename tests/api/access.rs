@@ -131,7 +131,10 @@ async fn a_right_allows_what_it_says_and_not_more() {
     alice.made("PUT", "/v1/streams/s/rights/user:bob", json!({"right": "ReadOnly"})).await;
     let answer = bob.ask("POST", "/v1/streams/s/events", event()).await;
     assert_eq!((answer.status, answer.code().as_str()), (403, "access_denied"));
-    assert_eq!((&answer.json()["metadata"]["details"]["required"], &answer.json()["metadata"]["details"]["effective"]), (&json!("WriteOnly"), &json!("ReadOnly")));
+    assert_eq!(
+        (&answer.json()["metadata"]["details"]["required"], &answer.json()["metadata"]["details"]["effective"]),
+        (&json!("WriteOnly"), &json!("ReadOnly"))
+    );
     assert_eq!(alice.get("/v1/streams/s/rights?recursion=1").await.metadata().as_array().unwrap().len(), 2);
 }
 

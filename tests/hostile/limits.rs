@@ -134,6 +134,8 @@ const ROWS: &[Row] = &[
     Elsewhere("RECEIVED_ACK_PERSIST", "tests/rules/cursors.rs", "c16_a_received_ack_is_on_disk_within_a_second_even_without_other_traffic"),
     Elsewhere("ACK_TIMEOUT_S", "tests/rules/subscriptions.rs", "the_delivered_mark_of_a_detached_session_is_kept_only_for_the_ack_timeout"),
     Inside("SUBSCRIPTION_EXPIRES_S", "a default of 30 days"),
+    Elsewhere("STRANGERS_BODY_BYTES_PER_ADDRESS", "src/edge/evernest/budget.rs", "an_address_has_its_bytes_of_bodies_and_not_one_more_and_gets_them_back"),
+    Elsewhere("STRANGERS_BODY_BYTES", "src/edge/evernest/budget.rs", "all_strangers_together_have_their_bytes_and_not_one_more"),
     Elsewhere("OPERATION_KEPT", "tests/rules/streams.rs", "operations_that_ended_before_the_horizon_are_forgotten_and_no_others"),
 ];
 

@@ -10,14 +10,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use tower::Service as _;
 
-use super::{Face, Peer, auth, grpc, ops, sse, ws};
+use super::{Face, Peer, auth, evernest, grpc, ops, sse, ws};
 use crate::broker::Principal;
 use crate::types::name::quote;
 use crate::types::{Code, Error, StreamName, SubscriptionName, limits};
 
 mod about;
 mod access;
-mod body;
+pub(in crate::edge) mod body;
 mod commit;
 mod conditional;
 pub(in crate::edge) mod cors;
@@ -28,7 +28,7 @@ pub(in crate::edge) mod objects;
 mod operations;
 mod producers;
 mod pull;
-mod query;
+pub(in crate::edge) mod query;
 pub mod reply;
 mod streams;
 mod subscriptions;
@@ -110,9 +110,10 @@ pub async fn handle(face: Face, router: Router, peer: Peer, mut request: Request
     without_ticket(&mut request);
     let doors = &face.settings().doors;
     let response = match doors.check(peer, request.uri(), request.headers()) {
+        Err(error) if evernest::is_ours(request.uri().path()) => evernest::refused(error),
         Err(error) => Failure(error).into_response(),
-        Ok(()) if cors::concerns(doors, &request) => cors::answer(request, |request| inside(router.clone(), request)).await,
-        Ok(()) => inside(router, request).await,
+        Ok(()) if cors::concerns(doors, &request) => cors::answer(request, |request| inside(face.clone(), router.clone(), request)).await,
+        Ok(()) => inside(face.clone(), router, request).await,
     };
     let mut response = span.in_scope(|| reply::finish(response, &id));
     if head {
@@ -124,12 +125,16 @@ pub async fn handle(face: Face, router: Router, peer: Peer, mut request: Request
 }
 
 /// Past the door.
-async fn inside(mut router: Router, request: Request) -> Response {
+async fn inside(face: Face, mut router: Router, request: Request) -> Response {
     if let Err(error) = refuse_key(&request) {
         return Failure(error).into_response();
     }
     if request.headers().len() > limits::HEADER_COUNT {
         return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
+    }
+    // Decided before the table of routes: paths there are case-sensitive.
+    if evernest::is_ours(request.uri().path()) {
+        return Box::pin(evernest::handle(face, request)).await;
     }
     match router.call(request).await {
         Ok(response) => response,

@@ -90,7 +90,7 @@ fn broken(pair: &str) -> Error {
 }
 
 /// Decodes `+` and `%XX`. `None` for a broken escape or bytes that are not UTF-8.
-fn decode(text: &str) -> Option<String> {
+pub(in crate::edge) fn decode(text: &str) -> Option<String> {
     if !text.contains(['%', '+']) {
         return Some(text.to_owned());
     }

@@ -70,6 +70,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
             "POST /v1/commit\n{JSON}\n\n{{\"acks\":[{{\"stream\":\"s\",\"subscription\":\"b\",\"epoch\":1,\"offset\":0}}],\"appends\":[{{\"stream\":\"s\",\"events\":[{{\"data\":1}}]}}],\"checks\":[{{\"stream\":\"s\",\"expected_next_offset\":3}}]}}"
         ),
         format!("POST /v1/streams/other/close\n{JSON}\n\n{{}}"),
+        "GET /Stream/1/Pull/-3/-1?Key=tls_x&UserKey=tlu_x".into(),
+        "POST /stream/1/PUSH?key=tls_x\n\n{\"MESSAGE\":\"h\\u0065llo\",\"Key\":null}".into(),
+        "POST /Right/1/1/Set/ReadOnly\n\n{\"UserKey\":\"tlu_x\",\"userkey\":\"tlu_x\"}".into(),
+        "GET /Source/New?UserKey=tlu_x&SourceName=%C3%A4\n\nnull".into(),
+        "GET /User/1".into(),
     ];
     let grpc: [(&str, &[u8]); 9] = [
         ("Broker/Append", b"\x12\x01s\x7a\x05\x7a\x03\x0a\x011"),
@@ -208,6 +213,9 @@ pub fn judge(status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>, trail
     let below = status.as_u16() == 431 || (body.is_some_and(<[u8]>::is_empty) && !headers.contains_key("x-content-type-options"));
     let Some(body) = body.filter(|_| !below) else { return Ok(Heard::Refused(status.to_string())) };
     let said: Value = serde_json::from_slice(body).map_err(|why| format!("{status} without an envelope: {why} {}", body.escape_ascii()))?;
+    if let Some(false) = said["Success"].as_bool() {
+        return evernest(status, &said);
+    }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let metadata = &said["metadata"];
     let (code, sentence_said) = (Code::parse(&text(&metadata["code"])), text(&said["error"]));
@@ -225,6 +233,18 @@ pub fn judge(status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>, trail
     let field: String = text(&metadata["details"]["field"]).chars().filter(|c| c.is_alphabetic()).take(40).collect();
     let words: String = sentence_said.split('"').step_by(2).flat_map(str::chars).filter(|c| c.is_alphabetic()).take(60).collect();
     Ok(Heard::Refused(format!("{status} {code} {field} {words}")))
+}
+
+/// An error in Evernest's words: never one of ours to blame, always with help.
+fn evernest(status: StatusCode, said: &Value) -> Verdict {
+    let (word, help) = (&said["Error"]["Message"], said["Error"]["HelpMessage"].as_str().unwrap_or_default());
+    if word == "InternalError" {
+        return Err(format!("{status} {word}: {help}"));
+    }
+    if help.len() < 10 || help.len() > ERROR_BYTES || !said["UtcTime"].is_string() {
+        return Err(format!("{status} {word} with the help {help:?}"));
+    }
+    Ok(Heard::Refused(format!("{status} {word} {}", said["Error"]["Arguments"])))
 }
 
 /// Which of our errors a gRPC status holds: its code is readable in the bytes.
