@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything said about it to stderr. Each command is a file; this one parses, runs and turns the
 //! outcome into an exit code.
 
+mod access;
 mod admin;
 mod bench;
 mod connect;
@@ -62,6 +63,24 @@ enum Command {
     /// List, describe and forget the producers of a stream.
     #[command(subcommand)]
     Producer(admin::Producer),
+    /// Create, list, change and remove users.
+    #[command(subcommand)]
+    User(access::User),
+    /// Create, list, change and remove sources: programs with a key of their own.
+    #[command(subcommand)]
+    Source(access::Source),
+    /// Create, list and remove keys that act for you.
+    #[command(subcommand)]
+    Key(access::Key),
+    /// Show and set who may do what on a stream.
+    #[command(subcommand)]
+    Right(access::RightOf),
+    /// Open a console session by name and password.
+    Login(access::Login),
+    /// End the console session.
+    Logout,
+    /// Show who you are to the broker.
+    Whoami,
     /// Look at background work.
     #[command(subcommand)]
     Operation(admin::Operation),
@@ -160,6 +179,13 @@ async fn run_client(connect: Connect, command: Command) -> Outcome {
         Command::Stream(command) => command.run(&client, connect.json).await,
         Command::Subscription(command) => command.run(&client, connect.json).await,
         Command::Producer(command) => command.run(&client, connect.json).await,
+        Command::User(command) => command.run(&client, connect.json).await,
+        Command::Source(command) => command.run(&client, connect.json).await,
+        Command::Key(command) => command.run(&client, connect.json).await,
+        Command::Right(command) => command.run(&client, connect.json).await,
+        Command::Login(args) => args.run(&client, connect.json).await,
+        Command::Logout => access::logout(&client, connect.json).await,
+        Command::Whoami => access::whoami(&client, connect.json).await,
         Command::Operation(command) => command.run(&client, connect.json).await,
         Command::Query(args) => args.run(&client).await,
         Command::Bench(command) => command.run(&client, connect.json).await,
@@ -215,6 +241,17 @@ mod tests {
             "tidelog producer ls orders --json",
             "tidelog producer show orders p1",
             "tidelog producer rm orders p1 --yes",
+            "tidelog user create alice --root --password-file p",
+            "tidelog user set alice --disabled true --root false",
+            "tidelog user rm alice --yes",
+            "tidelog source create thermometer --description d --owner alice --json",
+            "tidelog source rotate 7",
+            "tidelog key create ci",
+            "tidelog right set orders source:7 ReadWrite",
+            "tidelog right ls orders --json",
+            "tidelog login alice --password-file p --to f",
+            "tidelog logout",
+            "tidelog whoami --json",
             "tidelog operation show 0b4c",
             "tidelog operation wait 0b4c --timeout 10",
             "tidelog query -X POST -d {} /v1/streams",
@@ -250,6 +287,8 @@ mod tests {
             "tidelog pub orders x --format yaml",
             "tidelog verify --carrier pigeon",
             "tidelog store check",
+            "tidelog user create alice --password hunter2 x",
+            "tidelog login",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

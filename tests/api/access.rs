@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::Message;
 
 use crate::support::{Answer, Broker, serve};
+use tidelog::types::limits;
 
 /// A caller: the operator on the socket, or somebody with a key.
 #[derive(Clone)]
@@ -418,4 +419,28 @@ async fn what_was_set_is_there_after_a_restart_and_secrets_are_not_in_the_files(
     assert_eq!(key(&broker, &token).get("/v1/streams/s/events").await.status, 200);
     assert_eq!(key(&broker, &token).ask("POST", "/v1/streams/s/events", event()).await.status, 403);
     assert_eq!(key(&broker, &session).get("/v1/sessions/current").await.metadata()["user"]["name"], "alice");
+}
+
+#[tokio::test]
+async fn passwords_names_and_descriptions_are_taken_up_to_their_limits() {
+    let broker = serve().await;
+    let root = operator(&broker);
+    for (length, status) in [
+        (limits::PASSWORD_MIN_CHARACTERS - 1, 400),
+        (limits::PASSWORD_MIN_CHARACTERS, 200),
+        (limits::PASSWORD_MAX_BYTES, 200),
+        (limits::PASSWORD_MAX_BYTES + 1, 400),
+    ] {
+        let answer = root.ask("PATCH", "/v1/users/operator", json!({"password": "x".repeat(length)})).await;
+        assert_eq!(answer.status, status, "a password of {length}");
+        assert!(!answer.json().to_string().contains("xxx"));
+    }
+    for (length, status) in [(0, 400), (1, 201), (limits::SOURCE_NAME_CHARACTERS, 201), (limits::SOURCE_NAME_CHARACTERS + 1, 400)] {
+        assert_eq!(root.ask("POST", "/v1/sources", json!({"name": "é".repeat(length)})).await.status, status, "a name of {length}");
+    }
+    for (length, status) in [(limits::DESCRIPTION_BYTES, 201), (limits::DESCRIPTION_BYTES + 1, 400)] {
+        let body = json!({"name": length.to_string(), "description": "x".repeat(length)});
+        assert_eq!(root.ask("POST", "/v1/sources", body).await.status, status, "a description of {length}");
+    }
+    assert_eq!(root.refused("POST", "/v1/sources", json!({"name": "a\nb"})).await, (400, "bad_parameter".into()));
 }

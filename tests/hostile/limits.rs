@@ -41,6 +41,8 @@ macro_rules! seconds {
 
 const PATIENCE: &str = "tests/hostile/patience.rs";
 const SLOW: &str = "slow_and_silent_clients_are_cut_when_they_are_due_and_slow_honest_ones_never";
+const ACCESS: &str = "tests/api/access.rs";
+const PASSWORDS: &str = "passwords_names_and_descriptions_are_taken_up_to_their_limits";
 const STORM: &str = "attacks_are_answered_leave_nothing_behind_and_hurt_nobody";
 const QUEUE: &str = "a queue inside: its callers wait, and after ADMISSION_WAIT hear `overloaded`, whatever its size";
 const SHAPE: &str = "shapes what the broker sends; nothing that a client asks makes it more";
@@ -136,6 +138,18 @@ const ROWS: &[Row] = &[
     Inside("SUBSCRIPTION_EXPIRES_S", "a default of 30 days"),
     Elsewhere("STRANGERS_BODY_BYTES_PER_ADDRESS", "src/edge/evernest/budget.rs", "an_address_has_its_bytes_of_bodies_and_not_one_more_and_gets_them_back"),
     Elsewhere("STRANGERS_BODY_BYTES", "src/edge/evernest/budget.rs", "all_strangers_together_have_their_bytes_and_not_one_more"),
+    Elsewhere("PASSWORD_MIN_CHARACTERS", ACCESS, PASSWORDS),
+    Elsewhere("PASSWORD_MAX_BYTES", ACCESS, PASSWORDS),
+    Inside("PASSWORDS_AT_ONCE", "others wait for their turn, and after ADMISSION_WAIT hear `overloaded`"),
+    Elsewhere("SOURCE_NAME_CHARACTERS", ACCESS, PASSWORDS),
+    Elsewhere("DESCRIPTION_BYTES", ACCESS, PASSWORDS),
+    Inside("CONSOLE_SESSION", "ends twelve hours later"),
+    Inside("TICKET_LIFE", "ends half a minute later; that it is good once is in tests/api/access.rs"),
+    Inside("CREDENTIALS_REMEMBERED", "a memory of what was looked up; what does not fit is looked up again"),
+    Inside("RIGHTS_REMEMBERED", "a memory of what was looked up; what does not fit is looked up again"),
+    Elsewhere("FAILED_CREDENTIALS_PER_ADDRESS", "src/edge/failures.rs", "an_address_has_its_guesses_and_not_one_more_and_others_are_left_alone"),
+    Elsewhere("FAILED_CREDENTIALS_PER_KEY", "src/edge/failures.rs", "a_key_has_its_guesses_from_all_addresses_together"),
+    Elsewhere("FAILURES_REMEMBERED", "src/edge/failures.rs", "what_is_remembered_of_failures_is_bounded"),
     Elsewhere("OPERATION_KEPT", "tests/rules/streams.rs", "operations_that_ended_before_the_horizon_are_forgotten_and_no_others"),
 ];
 

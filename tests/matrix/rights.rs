@@ -360,3 +360,43 @@ async fn chance_finds_no_answer_that_the_model_does_not_give() {
         assert!(changes > 150, "SEED={seed}: only {changes} changes happened");
     }
 }
+
+/// What is remembered of a right rests on two looks, at the user and at the right; a change between them must not be lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_has_nothing_by_an_owner_that_is_root_no_more_whenever_it_was_looked_up() {
+    let broker = Broker::open(Arc::new(Memory::new()), settings()).await.expect("the broker opens");
+    broker.create_user(&OPERATOR, NewUser { name: user("owner"), password: None, root: false }).await.expect("a user");
+    let new = NewSource { name: "sensor".into(), description: String::new(), owner: Some(user("owner")) };
+    let (source, key) = broker.create_source(&OPERATOR, new).await.expect("a source");
+    let who = broker.authenticate(&key).await.expect("a good key");
+    let streams: Vec<StreamName> = (0..64).map(|number| stream(&format!("s{number}"))).collect();
+    for name in &streams {
+        broker.create_stream(&OPERATOR, NewStream::named(name.clone())).await.expect("a stream");
+        broker.set_right(&OPERATOR, name, &PrincipalRef::Source(source.id), Right::ReadOnly).await.expect("a right");
+    }
+    let root = async |root| {
+        let change = UserChange { root: Some(root), ..Default::default() };
+        broker.change_user(&OPERATOR, &user("owner"), change).await.expect("it is changed");
+    };
+    let mut seen = 0;
+    for round in 0..300 {
+        root(true).await;
+        let asker = tokio::spawn({
+            let (broker, who, streams) = (broker.clone(), who.clone(), streams.clone());
+            async move {
+                let mut allowed = 0;
+                for name in &streams {
+                    allowed += usize::from(broker.may(&who, name, Action::Read).await.is_ok());
+                }
+                allowed
+            }
+        });
+        root(false).await;
+        seen += asker.await.expect("it asks");
+        for name in &streams {
+            let told = broker.may(&who, name, Action::Read).await.err().map(|error| error.code);
+            assert_eq!(told, Some(Code::NotFound), "round {round}, {name}");
+        }
+    }
+    assert!(seen > 0, "nobody ever asked before the change");
+}

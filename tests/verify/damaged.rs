@@ -8,7 +8,7 @@ use tidelog::client::NewEvent;
 use tidelog::log::rows::{self, value};
 use tidelog::log::{DeleteRange, Engine as _, IdempotencyRow, Key, Lane, ProducerKey, ReadLimits, RowKey, Space, WriteSet};
 use tidelog::types::batch::Stamp;
-use tidelog::types::{Batch, EventsBuilder, OperationId, ProducerId, StreamId, SubscriptionId, TimeUs};
+use tidelog::types::{Batch, EventsBuilder, OperationId, PrincipalId, ProducerId, StreamId, SubscriptionId, TimeUs};
 
 use crate::closed::{SAMPLE, copied, engine, sound};
 use crate::process::{Broker, store_check};
@@ -146,12 +146,12 @@ async fn damaged_producers_receipts_and_keys_are_found() {
     })
     .await;
     found("an idempotency key was acknowledged 1 events from 900 on", async |store| {
-        let row = IdempotencyRow { stream: store.s, principal: tidelog::types::PrincipalId::User(1), hash: 5 };
+        let row = IdempotencyRow { stream: store.s, principal: PrincipalId::User(1), hash: 5 };
         put(Key::Idempotency(&row), &value::Idempotency { fingerprint: vec![1; 16], base_offset: 900, count: 1, dedup_until_us: 0 })
     })
     .await;
     found("an idempotency key: the events at 0", async |store| {
-        let row = IdempotencyRow { stream: store.s, principal: tidelog::types::PrincipalId::User(1), hash: 5 };
+        let row = IdempotencyRow { stream: store.s, principal: PrincipalId::User(1), hash: 5 };
         put(Key::Idempotency(&row), &value::Idempotency { fingerprint: vec![1; 16], base_offset: 0, count: 3, dedup_until_us: 0 })
     })
     .await;

@@ -4,7 +4,7 @@ use prost::Message;
 use tidelog::log::rocks::seams;
 use tidelog::log::rows::{self, value};
 use tidelog::log::{IdempotencyRow, Key, ProducerKey};
-use tidelog::types::{ProducerId, StreamId, SubscriptionId};
+use tidelog::types::{PrincipalId, ProducerId, StreamId, SubscriptionId};
 
 use crate::engine::{Target, Verdict};
 use crate::gauge::{Bound, Gauge};
@@ -37,7 +37,7 @@ fn producer(scope: u64, user: u64, id: &str) -> ProducerKey {
 }
 
 fn key_seeds() -> Vec<Vec<u8>> {
-    let row = IdempotencyRow { stream: StreamId(7), principal: tidelog::types::PrincipalId::User(1), hash: u128::MAX / 3 };
+    let row = IdempotencyRow { stream: StreamId(7), principal: PrincipalId::User(1), hash: u128::MAX / 3 };
     let p = producer(7, 0, "p1");
     let mut all: Vec<Vec<u8>> =
         [Key::Producer(&p), Key::Receipt(&p, 3), Key::Idempotency(&row), Key::Cursor(StreamId(7), SubscriptionId(2)), Key::StreamName("orders")]
