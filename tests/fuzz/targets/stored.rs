@@ -4,7 +4,7 @@ use prost::Message;
 use tidelog::log::rocks::seams;
 use tidelog::log::rows::{self, value};
 use tidelog::log::{IdempotencyRow, Key, ProducerKey};
-use tidelog::types::{ProducerId, StreamId, SubscriptionId};
+use tidelog::types::{PrincipalId, ProducerId, StreamId, SubscriptionId};
 
 use crate::engine::{Target, Verdict};
 use crate::gauge::{Bound, Gauge};
