@@ -80,10 +80,18 @@ impl Doors {
         if !self.knows_host(name) {
             return Err(denied(format!("This broker does not answer to Host {}. Use localhost, or list the name in setting http.hosts.", quote(host))));
         }
+        self.check_origin(uri, headers)
+    }
+
+    /// Refuses a page of a foreign origin. Asked for every upgrade: a browser lets any page open a WebSocket, and asks nobody (`limits.md`).
+    ///
+    /// # Errors
+    /// `access_denied`, naming the origin and the setting that would allow it.
+    pub fn check_origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<()> {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         match (origins.next(), origins.next()) {
             (None, _) => Ok(()),
-            (Some(origin), None) if self.allows_origin(origin.as_bytes(), host) => Ok(()),
+            (Some(origin), None) if self.is_at_home(origin.as_bytes(), uri, headers) => Ok(()),
             (Some(origin), _) => {
                 let origin = String::from_utf8_lossy(origin.as_bytes());
                 Err(denied(format!("Pages of origin {} may not call this broker. List the origin in setting http.origins.", quote(&origin))))

@@ -444,3 +444,13 @@ async fn passwords_names_and_descriptions_are_taken_up_to_their_limits() {
     }
     assert_eq!(root.refused("POST", "/v1/sources", json!({"name": "a\nb"})).await, (400, "bad_parameter".into()));
 }
+
+#[tokio::test]
+async fn a_page_of_a_foreign_origin_opens_no_websocket_even_where_nobody_is_trusted() {
+    let broker = serve().await;
+    let upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")];
+    for (origin, status) in [("http://evil.example", 403), ("null", 403), ("http://localhost", 101)] {
+        let answer = broker.ask("GET", "/v1/connect", &[&upgrade[..], &[("Origin", origin)]].concat(), b"").await;
+        assert_eq!(answer.status, status, "{origin}");
+    }
+}

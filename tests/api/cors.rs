@@ -119,6 +119,8 @@ async fn every_answer_says_that_its_type_is_meant_and_that_it_depends_on_the_ori
     for path in ["/", "/v1", "/v1/streams/none", "/livez", "/metrics", "/v1/connect"] {
         let answer = broker.get(path).await;
         assert_eq!((answer.header("x-content-type-options"), answer.header("vary")), (Some("nosniff"), Some("origin")), "{path}");
+        assert_eq!(answer.header("content-security-policy"), Some("default-src 'none'; frame-ancestors 'none'"), "{path}");
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"), "{path}");
         assert!(said(&answer).is_empty(), "{path}");
     }
 }

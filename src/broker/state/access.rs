@@ -340,9 +340,11 @@ impl State {
             });
         }
         // Whoever took the last Admin away in the same moment was first.
-        if let Some(others) = others
-            && self.right_on(stream, principal)? == Right::Admin
-        {
+        let lowers = matches!(principal, PrincipalId::User(_)) && right != Right::Admin && self.right_on(stream, principal)? == Right::Admin;
+        if lowers {
+            // It was made Admin after the caller's right to lower it was looked at.
+            let others =
+                others.ok_or_else(|| Error::new(Code::Busy, format!("The right on stream {name} was changed in this moment; look at it, and try again.")))?;
             let mut left = false;
             for other in others {
                 left |= self.right_on(stream, *other)? == Right::Admin;

@@ -146,9 +146,17 @@ pub fn finish(mut response: Response, request_id: &str) -> Response {
     }
     let headers = response.headers_mut();
     headers.insert("x-request-id", value(request_id));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    protect(headers);
     cors::vary(headers);
     response
+}
+
+/// An answer is data: no browser is to guess another type, run it, put it into a frame, or tell others its address. A page of ours may say
+/// more about itself.
+fn protect(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
 }
 
 /// The answer to a HEAD: as long as the one to a GET, and nothing of it.

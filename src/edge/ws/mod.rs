@@ -64,8 +64,11 @@ pub async fn connect_one(State(face): State<Face>, Anyone(who): Anyone, path: Pa
 }
 
 fn upgrade(face: Face, who: Principal, only: Option<SubscribeRequest>, request: Request) -> Result<Response, Failure> {
-    let chosen = Subprotocol::choose(request.headers())?;
     let peer = request.extensions().get::<Peer>().copied();
+    if peer != Some(Peer::Local) {
+        face.settings().doors.check_origin(request.uri(), request.headers())?;
+    }
+    let chosen = Subprotocol::choose(request.headers())?;
     let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     let (response, socket) = Upgrade::accept(request, chosen)?.into_parts();
     let dialect = Dialect { subprotocol: chosen.unwrap_or(Subprotocol::Json), single: only.is_some() };
