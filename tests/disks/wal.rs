@@ -137,6 +137,11 @@ fn a_sector_of_zeros_or_of_something_else_in_the_log_is_refused_or_a_torn_last_r
         let (_dir, verdict) = with_log(&made, false, &spoilt);
         if at >= made.last.start {
             assert!(verdict.is_whole() || verdict.refused.is_some(), "a sector at {at} of the last record: {verdict:?}");
+        } else if end > made.last.start {
+            // The last record's head is gone with what stood before it: from there on this is what a torn write leaves. Only the side file,
+            // which names the commit before, knows better.
+            let (_dir, verdict) = with_log(&made, true, &spoilt);
+            refused(&verdict, &format!("S-7: a sector at {at}, into the last record at {}", made.last.start));
         } else {
             refused(&verdict, &format!("a sector at {at}"));
         }

@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::Message;
 use super::WebSocket;
 use super::dialect::{Dialect, WrongKind};
 use super::link::{End, Link, close, too_many_pings};
+use super::outbox::TooMuchUnheard;
 use crate::broker::{Connection, Principal};
 use crate::edge::conversation::{Conversation, Heard, Transport};
 use crate::edge::{Face, Peer};
@@ -92,6 +93,7 @@ pub async fn introduce(face: Face, ws: WebSocket, peer: Option<Peer>, dialect: D
     let (error, end) = match heard {
         Ok(Heard::End(end)) => (None, end),
         Ok(Heard::Leaving(_)) => (None, End::draining()),
+        Ok(Heard::Message(message)) if message.len() > limits::MESSAGE_MAX_BYTES_PRE_AUTH => (None, End::Close(close::TOO_BIG, TooMuchUnheard.to_string())),
         Ok(Heard::Message(message)) => match dialect.decode(&message) {
             Err(WrongKind) => (None, wrong_kind()),
             Ok(Ok(ClientFrame::Auth { key, ticket })) => match face.shown(peer, &key.or(ticket).unwrap_or_default()).await {

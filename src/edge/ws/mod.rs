@@ -26,6 +26,9 @@ use dialect::Dialect;
 use handshake::{Subprotocol, Upgrade};
 use outbox::Tee;
 
+/// Longest head of a frame (RFC 6455 section 5.2).
+const FRAME_HEAD_BYTES: usize = 14;
+
 /// A WebSocket whose output goes through our own buffer. Behind a pointer, since the futures that pass it on keep room for each pass.
 type WebSocket = WebSocketStream<Box<Tee<Socket>>>;
 
@@ -86,7 +89,7 @@ fn upgrade(face: Face, who: Principal, only: Option<SubscribeRequest>, request: 
                 }
                 Err(error) => {
                     let message_max = face.settings().message_max_bytes;
-                    let ws = open(socket, early, message_max, Some(limits::MESSAGE_MAX_BYTES_PRE_AUTH)).await;
+                    let ws = open(socket, early, message_max, Some(limits::MESSAGE_MAX_BYTES_PRE_AUTH + FRAME_HEAD_BYTES)).await;
                     Box::pin(connection::introduce(face, ws, peer, dialect, only, error, id)).await;
                 }
             }
