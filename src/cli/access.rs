@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::failure::{Failure, Outcome};
 use super::output::{Out, confirm, fields, table};
-use crate::client::Client;
+use crate::client::{Client, Endpoint};
 
 /// Where a password comes from.
 #[derive(Debug, Args)]
@@ -195,10 +195,11 @@ pub struct Login {
     to: Option<PathBuf>,
 }
 
-/// The file in which `login` leaves its session, and where commands over TCP look for one.
-pub fn session_file(env: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+/// The file in which `login` leaves its session, and where commands look for one: a file for each address, so that no other broker hears of it.
+pub fn session_file(endpoint: &Endpoint, env: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let config = env("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".config")))?;
-    Some(config.join("tidelog").join("session"))
+    let address = endpoint.to_string().replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "_");
+    Some(config.join("tidelog").join("sessions").join(address))
 }
 
 impl Password {
@@ -340,8 +341,10 @@ impl Login {
     /// Runs the command.
     pub async fn run(self, client: &Client, json: bool) -> Outcome {
         let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let to =
-            self.to.or_else(|| session_file(env)).ok_or_else(|| Failure::Usage("There is no HOME to keep the session in; say where with --to FILE.".into()))?;
+        let to = self
+            .to
+            .or_else(|| session_file(client.endpoint(), env))
+            .ok_or_else(|| Failure::Usage("There is no HOME to keep the session in; say where with --to FILE.".into()))?;
         let password = self.from.read()?;
         let mut session: Map<String, Value> =
             client.admin().call(Method::POST, "/v1/sessions", Some(json!({ "name": self.name, "password": password }))).await?;
@@ -374,11 +377,12 @@ pub async fn whoami(client: &Client, json: bool) -> Outcome {
 
 /// `tidelog logout`: the session ends, and the file that held it goes.
 pub async fn logout(client: &Client, json: bool) -> Outcome {
-    shown(client, json, Method::DELETE, "/v1/sessions/current", None).await?;
-    if let Some(path) = session_file(|name| std::env::var(name).ok()) {
+    let ended = shown(client, json, Method::DELETE, "/v1/sessions/current", None).await;
+    // Also one that was over already: nobody has a use for it.
+    if let Some(path) = session_file(client.endpoint(), |name| std::env::var(name).ok()) {
         let _ = std::fs::remove_file(path);
     }
-    Ok(())
+    ended
 }
 
 #[cfg(test)]
@@ -390,7 +394,9 @@ mod tests {
     #[test]
     fn a_session_is_kept_where_only_its_owner_reads_it() {
         let dir = tempfile::tempdir().unwrap();
-        let file = session_file(|name| (name == "XDG_CONFIG_HOME").then(|| dir.path().join("config").display().to_string())).unwrap();
+        let file =
+            session_file(&Endpoint::Http("127.0.0.1:4080".into()), |name| (name == "XDG_CONFIG_HOME").then(|| dir.path().join("config").display().to_string()))
+                .unwrap();
         for token in ["tlc_one", "tlc_two"] {
             keep(&file, token).unwrap();
             assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), token);

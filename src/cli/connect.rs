@@ -58,7 +58,7 @@ impl Connect {
             None => env("TIDELOG_KEY").or_else(|| match &endpoint {
                 // On the socket one is the operator without it.
                 Endpoint::Unix(_) => None,
-                Endpoint::Http(_) => std::fs::read_to_string(super::access::session_file(env)?).ok().map(|text| text.trim().to_owned()),
+                Endpoint::Http(_) => std::fs::read_to_string(super::access::session_file(&endpoint, env)?).ok().map(|text| text.trim().to_owned()),
             }),
         };
         let protocol = match self.wire {

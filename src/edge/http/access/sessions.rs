@@ -7,12 +7,12 @@ use serde_json::json;
 
 use super::super::body::{JsonBody, JsonOrNothing};
 use super::super::fields::Fields;
-use super::super::{Anyone, Broker, Caller, NoQuery, Reply, refuse_conditions, reply};
+use super::super::{Broker, Caller, NoQuery, Reply, refuse_conditions, reply};
 use crate::edge::Peer;
 use crate::types::Code;
 
-/// `POST /v1/sessions`: a console session by name and password. Guesses count against the address.
-pub async fn open(State(face): Broker, Anyone(_): Anyone, Extension(peer): Extension<Peer>, _: NoQuery, JsonBody(bytes): JsonBody) -> reply::Result {
+/// `POST /v1/sessions`: a console session by name and password; a credential that came along means nothing. Guesses count against the address.
+pub async fn open(State(face): Broker, Extension(peer): Extension<Peer>, _: NoQuery, JsonBody(bytes): JsonBody) -> reply::Result {
     let mut fields = Fields::parse(&bytes)?;
     let name: String = fields.need("name", "text")?;
     let password = fields.take_secret("password")?.unwrap_or_default();
