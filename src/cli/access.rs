@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::failure::{Failure, Outcome};
 use super::output::{Out, confirm, fields, table};
-use crate::client::{Client, Endpoint};
+use crate::client::{self, Client, Endpoint};
+use crate::types::Code;
 
 /// Where a password comes from.
 #[derive(Debug, Args)]
@@ -196,7 +197,11 @@ pub struct Login {
 }
 
 /// The file in which `login` leaves its session, and where commands look for one: a file for each address, so that no other broker hears of it.
+/// The socket has none: there one is the operator without it.
 pub fn session_file(endpoint: &Endpoint, env: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    if matches!(endpoint, Endpoint::Unix(_)) {
+        return None;
+    }
     let config = env("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".config")))?;
     let address = endpoint.to_string().replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "_");
     Some(config.join("tidelog").join("sessions").join(address))
@@ -344,7 +349,7 @@ impl Login {
         let to = self
             .to
             .or_else(|| session_file(client.endpoint(), env))
-            .ok_or_else(|| Failure::Usage("There is no HOME to keep the session in; say where with --to FILE.".into()))?;
+            .ok_or_else(|| Failure::Usage("There is no place to keep a session of the socket, or without a HOME; say where with --to FILE.".into()))?;
         let password = self.from.read()?;
         let mut session: Map<String, Value> =
             client.admin().call(Method::POST, "/v1/sessions", Some(json!({ "name": self.name, "password": password }))).await?;
@@ -378,11 +383,13 @@ pub async fn whoami(client: &Client, json: bool) -> Outcome {
 /// `tidelog logout`: the session ends, and the file that held it goes.
 pub async fn logout(client: &Client, json: bool) -> Outcome {
     let ended = shown(client, json, Method::DELETE, "/v1/sessions/current", None).await;
-    // Also one that was over already: nobody has a use for it.
-    if let Some(path) = session_file(client.endpoint(), |name| std::env::var(name).ok()) {
-        let _ = std::fs::remove_file(path);
+    let kept = session_file(client.endpoint(), |name| std::env::var(name).ok());
+    let removed = kept.is_some_and(|path| std::fs::remove_file(path).is_ok());
+    match ended {
+        // It was over already.
+        Err(Failure::Client(client::Error::Server { error, .. })) if removed && matches!(error.code, Code::SessionExpired | Code::Unauthenticated) => Ok(()),
+        ended => ended,
     }
-    ended
 }
 
 #[cfg(test)]

@@ -55,10 +55,9 @@ impl Connect {
                 let text = std::fs::read_to_string(path).map_err(|e| Failure::Usage(format!("The key file {} cannot be read: {e}.", path.display())))?;
                 Some(text.trim().to_owned())
             }
-            None => env("TIDELOG_KEY").or_else(|| match &endpoint {
-                // On the socket one is the operator without it.
-                Endpoint::Unix(_) => None,
-                Endpoint::Http(_) => std::fs::read_to_string(super::access::session_file(&endpoint, env)?).ok().map(|text| text.trim().to_owned()),
+            None => env("TIDELOG_KEY").or_else(|| {
+                let session = super::access::session_file(&endpoint, env)?;
+                std::fs::read_to_string(session).ok().map(|text| text.trim().to_owned())
             }),
         };
         let protocol = match self.wire {

@@ -19,6 +19,7 @@ mod http_pull;
 mod limits;
 mod ops;
 mod scenarios;
+mod sessions_kept;
 mod sse;
 mod sse_durable;
 mod strangers;
