@@ -172,7 +172,7 @@ impl Broker {
             Principal::Operator => Some(Ok(None)),
             Principal::Anonymous => Some(who.known().map(|()| None)),
             Principal::Known(identity) => {
-                let found = identity.quick(stream, self.inner.access.names(), self.inner.world.now())?;
+                let found = identity.quick(stream, self.inner.access.names(), || self.inner.world.now())?;
                 Some(judged(found, stream, action))
             }
         }

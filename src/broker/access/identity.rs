@@ -113,8 +113,8 @@ impl Identity {
     }
 
     /// The right on a stream, where all that it rests on is known. `None`: look it up.
-    pub fn quick(&self, stream: &StreamName, names: u64, now: TimeUs) -> Option<(Option<StreamId>, Right)> {
-        if self.expires.is_some_and(|at| at <= now) {
+    pub fn quick(&self, stream: &StreamName, names: u64, now: impl Fn() -> TimeUs) -> Option<(Option<StreamId>, Right)> {
+        if self.expires.is_some_and(|at| at <= now()) {
             return None;
         }
         let generation = self.generation();

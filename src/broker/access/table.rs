@@ -59,6 +59,7 @@ impl Access {
             if known.by_key.len() >= limits::CREDENTIALS_REMEMBERED {
                 known.by_key.clear();
             }
+            known.by_user.retain(|_, of_user| of_user.iter().any(|identity| identity.strong_count() > 0));
         }
         let (_, identity) = known.by_key.entry(key).or_insert((hash, identity)).clone();
         let of_user = known.by_user.entry(identity.user()).or_default();

@@ -60,11 +60,7 @@ async fn answer(face: &Face, request: Request) -> Result<Response, Refused> {
     }
     let route = route::find(parts.uri.path()).ok_or_else(Fault::not_implemented)?;
     let peer = parts.extensions.get::<Peer>().copied();
-    let address = match peer {
-        Some(Peer::Tcp(address)) => Some(address.ip()),
-        Some(Peer::Local) | None => None,
-    };
-    let share = face.strangers().share(address); // held as long as the arguments are
+    let share = face.strangers().share(peer.and_then(Peer::address)); // held as long as the arguments are
     let most = face.settings().message_max_bytes.min(limits::MESSAGE_MAX_BYTES);
     let body = match body::read(share.counted(body), &parts.headers, most).await {
         Ok(body) => body,

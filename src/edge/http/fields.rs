@@ -144,7 +144,19 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Read-only fields of a whole object that comes back (`surfaces.md` 5.9, PUT).
+    /// Read-only fields: a whole object that comes back has them too (PUT), a change of some fields must not (`surfaces.md` 5.9).
+    ///
+    /// # Errors
+    /// `read_only_field`, naming the first.
+    pub fn read_only(&mut self, names: &[&str], replace: bool) -> Result<()> {
+        if replace {
+            self.ignore(names);
+            return Ok(());
+        }
+        self.refuse_read_only(names)
+    }
+
+    /// Fields that mean nothing here.
     pub fn ignore(&mut self, names: &[&str]) {
         self.0.retain(|(name, _)| !names.contains(&name.as_str()));
     }

@@ -68,11 +68,7 @@ pub async fn change(
 
 fn source_change(body: &[u8], replace: bool) -> Result<SourceChange> {
     let mut fields = Fields::parse(body)?;
-    if replace {
-        fields.ignore(&READ_ONLY);
-    } else {
-        fields.refuse_read_only(&READ_ONLY)?;
-    }
+    fields.read_only(&READ_ONLY, replace)?;
     let mut change = SourceChange {
         name: fields.take("name", "text")?,
         description: fields.take("description", "text")?,

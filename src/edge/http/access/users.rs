@@ -66,11 +66,7 @@ pub async fn change(
 
 fn user_change(body: &[u8], name: &UserName, replace: bool) -> Result<UserChange> {
     let mut fields = Fields::parse(body)?;
-    if replace {
-        fields.ignore(&READ_ONLY);
-    } else {
-        fields.refuse_read_only(&READ_ONLY)?;
-    }
+    fields.read_only(&READ_ONLY, replace)?;
     fields.take_same("name", name.as_str())?;
     let mut change = UserChange {
         password: fields.take_secret("password")?,
