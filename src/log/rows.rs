@@ -271,6 +271,11 @@ pub mod prefix {
         of(Space::Meta, 8, Some(stream))
     }
 
+    /// All users.
+    pub fn users() -> RowKey {
+        of(Space::Meta, 9, None)
+    }
+
     /// All users by folded name.
     pub fn user_names() -> RowKey {
         of(Space::Meta, 10, None)

@@ -200,6 +200,9 @@ async fn forget_old_rows(broker: Broker, stop: CancellationToken) {
         if let Err(error) = broker.forget_tokens(TimeUs::now()).await {
             tracing::warn!(%error, "sessions and tickets that are over could not be forgotten; trying again in an hour");
         }
+        if let Err(error) = broker.finish_deletions_of_users().await {
+            tracing::warn!(%error, "users that are being deleted are still there; trying again in an hour");
+        }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(3600)) => {}
             () = stop.cancelled() => return,

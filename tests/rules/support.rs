@@ -680,7 +680,9 @@ fn advice(code: Code) -> (Applied, Retry) {
         SessionFenced | LogEpochChanged | CursorTrimmed | CursorAhead | OffsetTrimmed => (Applied::No, Retry::Decide),
         DataCorrupt | Unauthenticated | AccessDenied | NotFound | StreamReplaced | StreamClosed | ConditionFailed | ProducerStateLost | ProducerFenced
         | ProducerSeqReused | IdempotencyKeyReused | AckNotDelivered | AckStale | AckBeyondEnd | PositionBeyondEnd | AckModeMismatch | TooLarge
-        | TxnTooLarge | TxnCrossShard | BadParameter | BadAckToken | OffsetBeyondEnd | StreamEmpty | NameTaken | NotImplemented => (Applied::No, Retry::Never),
+        | TxnTooLarge | TxnCrossShard | BadParameter | BadAckToken | OffsetBeyondEnd | StreamEmpty | NameTaken | InUse | NotImplemented => {
+            (Applied::No, Retry::Never)
+        }
         other => panic!("no rule test names {other}"),
     }
 }

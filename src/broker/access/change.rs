@@ -54,10 +54,12 @@ pub enum AccessChange {
         /// See [`UserInfo`](super::UserInfo).
         disabled: Option<bool>,
     },
-    /// None of its credentials is taken from now on.
-    BeginDeleteUser {
+    /// None of its credentials is taken from now on, or they are again.
+    SetDeleting {
         /// Which.
         user: u64,
+        /// It is being deleted.
+        deleting: bool,
     },
     /// Its row and name go.
     DeleteUser {
@@ -149,10 +151,8 @@ pub enum AccessChange {
         owner: u64,
         /// What.
         right: Right,
-        /// It takes Admin from a user: another one must be left.
-        demotes: bool,
-        /// Who might be that.
-        others: Vec<PrincipalId>,
+        /// The caller may take Admin from a user; one of these must be left.
+        others: Option<Vec<PrincipalId>>,
     },
     /// Rights of principals or streams that are gone.
     ForgetRights {

@@ -103,20 +103,19 @@ impl Broker {
         }
         let found = self.find_stream(stream).await?;
         let now = self.set_on(found.id, id).await?;
-        let demotes = matches!(id, PrincipalId::User(_)) && now == Right::Admin && right != Right::Admin;
-        let mut others = Vec::new();
-        if demotes {
+        let mut others = None;
+        if matches!(id, PrincipalId::User(_)) && now == Right::Admin && right != Right::Admin {
             if !self.is_operator(who).await? && id != who.id() {
                 let why = format!("{principal} is an Admin of stream {stream}; only root or that user can lower that.");
                 return Err(denied(why).detail("required", Right::Root.as_str()).detail("effective", Right::Admin.as_str()));
             }
-            others = self.admins(found.id).await?.into_iter().filter(|other| *other != id).collect();
+            others = Some(self.admins(found.id).await?.into_iter().filter(|other| *other != id).collect());
         }
         let owner = match id {
             PrincipalId::User(user) => user,
             PrincipalId::Source(source) => self.source_by_id(source).await?.map_or(0, |source| source.owner),
         };
-        let change = AccessChange::SetRight { stream: stream.clone(), principal: id, owner, right, demotes, others };
+        let change = AccessChange::SetRight { stream: stream.clone(), principal: id, owner, right, others };
         self.change(who.user_id(), change).await?;
         self.describe_right(found.id, principal.clone(), id).await
     }

@@ -163,9 +163,9 @@ impl Broker {
     }
 
     pub(super) async fn remove_source(&self, by: u64, id: u64) -> Result<()> {
-        // The key goes first: a sweep that is interrupted leaves rights of nobody.
-        self.change(by, AccessChange::DeleteSource { source: id }).await?;
-        self.forget_rights_of(PrincipalId::Source(id)).await
+        // The rights first: when this is interrupted, what is left is a source without any, and nothing that belongs to nobody.
+        self.forget_rights_of(PrincipalId::Source(id)).await?;
+        self.change(by, AccessChange::DeleteSource { source: id }).await.map(drop)
     }
 
     /// One source: the caller itself, one of the caller's, or any for the operator.

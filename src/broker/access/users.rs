@@ -3,11 +3,12 @@
 use super::{AccessChange, Principal, denied};
 use crate::broker::Broker;
 use crate::broker::admin::shown;
+use crate::broker::commit::engine_failure;
 use crate::broker::info::{ListQuery, Page};
 use crate::log::Key;
 use crate::log::rows::{self, value};
 use crate::types::id::OPERATOR_USER;
-use crate::types::{Code, Error, Result, TimeUs, UserName};
+use crate::types::{Code, Error, PrincipalId, Result, TimeUs, UserName};
 
 /// A user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,26 +106,61 @@ impl Broker {
         if id == OPERATOR_USER {
             return Err(Error::new(Code::InUse, "The operator cannot be deleted."));
         }
-        let owned = self.all_rows(rows::prefix::streams_of(id)).await?.len();
-        if owned > 0 {
-            let why = format!("User {name} owns {owned} streams. Delete them first, or disable the user instead.");
-            return Err(Error::new(Code::InUse, why).resource(format!("/v1/users/{name}")).detail("streams", owned as u64));
+        self.owns_nothing(id, name).await?;
+        // From here on none of its credentials is taken, and it makes no stream; the rest is sweeping, which goes on after a crash.
+        self.change(who.user_id(), AccessChange::SetDeleting { user: id, deleting: true }).await?;
+        self.finish_delete_user(who.user_id(), id, name).await
+    }
+
+    async fn owns_nothing(&self, id: u64, name: &UserName) -> Result<()> {
+        match self.all_rows(rows::prefix::streams_of(id)).await?.len() {
+            0 => Ok(()),
+            owned => {
+                let why = format!("User {name} owns {owned} streams. Delete them first, or disable the user instead.");
+                Err(Error::new(Code::InUse, why).resource(format!("/v1/users/{name}")).detail("streams", owned as u64))
+            }
         }
-        // From here on none of its credentials is taken; the rest is sweeping.
-        self.change(who.user_id(), AccessChange::BeginDeleteUser { user: id }).await?;
+    }
+
+    async fn finish_delete_user(&self, by: u64, id: u64, name: &UserName) -> Result<()> {
+        if let Err(owner) = self.owns_nothing(id, name).await {
+            // It made one in the moment before it was marked.
+            self.change(by, AccessChange::SetDeleting { user: id, deleting: false }).await?;
+            return Err(owner);
+        }
         for (key, _) in self.all_rows(rows::prefix::sources_of(id)).await? {
             let source = key.get(9..).and_then(|id| rows::decode_id(id).ok()).ok_or_else(|| Error::internal("a source's index row has no id"))?;
-            match self.remove_source(who.user_id(), source).await {
-                Err(error) if error.code != Code::NotFound => return Err(error),
-                _ => {}
-            }
+            unless_gone(self.remove_source(by, source).await)?;
         }
         for (_, value) in self.all_rows(rows::prefix::key_names(id)).await? {
             let key = value.as_ref().try_into().map_err(|_| Error::internal("a key's index row has no key"))?;
-            self.change(who.user_id(), AccessChange::DeleteKey { id: key }).await?;
+            unless_gone(self.change(by, AccessChange::DeleteKey { id: key }).await.map(drop))?;
         }
-        self.forget_rights_of(crate::types::PrincipalId::User(id)).await?;
-        self.change(who.user_id(), AccessChange::DeleteUser { user: id }).await.map(drop)
+        self.forget_rights_of(PrincipalId::User(id)).await?;
+        unless_gone(self.change(by, AccessChange::DeleteUser { user: id }).await.map(drop))
+    }
+
+    /// Goes on with deletions of users that a crash interrupted. The server calls it at its start and now and then.
+    ///
+    /// # Errors
+    /// When the engine cannot be read or written.
+    pub async fn finish_deletions_of_users(&self) -> Result<()> {
+        let mut after = None;
+        loop {
+            let page = self.inner.engine.scan(rows::prefix::users(), after, 1024).await.map_err(|e| engine_failure(&e))?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.to_vec());
+            for (key, bytes) in page {
+                let row: value::User = rows::decode(&bytes).map_err(Error::internal)?;
+                let id = key.get(1..).and_then(|id| rows::decode_id(id).ok()).filter(|_| row.deleting);
+                if let Some(id) = id
+                    && let Err(error) = self.finish_delete_user(OPERATOR_USER, id, &UserName::stored(&row.name)).await
+                    && error.code != Code::InUse
+                {
+                    return Err(error);
+                }
+            }
+        }
     }
 
     /// One user: the caller, or any for the operator.
@@ -181,4 +217,9 @@ fn describe(id: u64, row: &value::User) -> UserInfo {
         has_password: !row.password.is_empty(),
         created: TimeUs(row.created_us),
     }
+}
+
+/// Somebody else removed it meanwhile.
+fn unless_gone(done: Result<()>) -> Result<()> {
+    done.or_else(|error| if error.code == Code::NotFound { Ok(()) } else { Err(error) })
 }

@@ -25,7 +25,7 @@ impl State {
         use AccessChange as C;
         match change {
             C::CreateUser { name, .. } => self.lacks_access_row(Key::UserName(&name.folded()), needs),
-            C::ChangeUser { user, .. } | C::BeginDeleteUser { user } | C::DeleteUser { user } | C::OpenLogin { user, .. } => {
+            C::ChangeUser { user, .. } | C::SetDeleting { user, .. } | C::DeleteUser { user } | C::OpenLogin { user, .. } => {
                 self.lacks_access_row(Key::User(*user), needs);
             }
             C::CreateSource { owner, name, .. } => {
@@ -52,7 +52,7 @@ impl State {
                 }
                 if let Some(stream) = self.lacks_stream(stream, needs) {
                     self.lacks_access_row(Key::Right(stream, *principal), needs);
-                    others.iter().for_each(|other| self.lacks_access_row(Key::Right(stream, *other), needs));
+                    others.iter().flatten().for_each(|other| self.lacks_access_row(Key::Right(stream, *other), needs));
                 }
             }
         }
@@ -146,12 +146,12 @@ impl State {
                 self.audit(by, format_args!("user {name} (id {user}) is changed: root {}, disabled {}, new password {with_password}", row.root, row.disabled));
                 Ok(0)
             }
-            C::BeginDeleteUser { user } => {
+            C::SetDeleting { user, deleting } => {
                 let mut row = self.user(user)?;
-                row.deleting = true;
+                row.deleting = deleting;
                 self.put_row(Key::User(user), &row);
                 self.user_changed(user);
-                self.audit(by, format_args!("user {} (id {user}) is deleted", row.name));
+                self.audit(by, format_args!("user {} (id {user}) is being deleted: {deleting}", row.name));
                 Ok(0)
             }
             C::DeleteUser { user } => {
@@ -282,9 +282,7 @@ impl State {
                 self.delete_row(Key::ApiKey(&id));
                 Ok(0)
             }
-            C::SetRight { stream, principal, owner, right, demotes, others } => {
-                self.set_right(by, &stream, principal, owner, right, demotes.then_some(&others))
-            }
+            C::SetRight { stream, principal, owner, right, others } => self.set_right(by, &stream, principal, owner, right, others.as_deref()),
             C::ForgetRights { pairs } => {
                 for (principal, stream) in pairs {
                     self.delete_row(Key::Right(stream, principal));
@@ -295,7 +293,20 @@ impl State {
         }
     }
 
-    fn check_owner(&mut self, user: u64) -> Result<()> {
+    /// The row by which a new stream's owner is judged; the operator is always there.
+    pub(super) fn lacks_owner(&mut self, owner: u64, needs: &mut Vec<Need>) {
+        if owner != OPERATOR_USER {
+            self.lacks_access_row(Key::User(owner), needs);
+        }
+    }
+
+    /// The same, without a look at the operator's row, which need not be there.
+    pub(super) fn check_new_owner(&mut self, owner: u64) -> Result<()> {
+        if owner == OPERATOR_USER { Ok(()) } else { self.check_owner(owner) }
+    }
+
+    /// Whoever is being deleted makes nothing more, or it would belong to nobody.
+    pub(super) fn check_owner(&mut self, user: u64) -> Result<()> {
         let row = self.user(user)?;
         if row.deleting { Err(user_missing(user)) } else { Ok(()) }
     }
@@ -327,7 +338,7 @@ impl State {
         }
     }
 
-    fn set_right(&mut self, by: u64, name: &StreamName, principal: PrincipalId, owner: u64, right: Right, others: Option<&Vec<PrincipalId>>) -> Result<u64> {
+    fn set_right(&mut self, by: u64, name: &StreamName, principal: PrincipalId, owner: u64, right: Right, others: Option<&[PrincipalId]>) -> Result<u64> {
         let stream = self.data_stream(name, None)?;
         let there = match principal {
             PrincipalId::User(id) => self.user(id).is_ok_and(|user| !user.deleting),

@@ -280,7 +280,8 @@ impl State {
     pub fn lacks(&mut self, intent: &Intent) -> Vec<Need> {
         let mut needs = Vec::new();
         match intent {
-            Intent::CreateStream { new, .. } => {
+            Intent::CreateStream { new, owner, .. } => {
+                self.lacks_owner(*owner, &mut needs);
                 self.lacks_stream(&new.name, &mut needs);
             }
             Intent::DeleteStream { stream, .. } | Intent::Trim { stream, .. } | Intent::CloseStream { stream, .. } => {
@@ -384,7 +385,7 @@ impl State {
     pub fn prepare(&mut self, intent: Intent) {
         match intent {
             Intent::CreateStream { new, owner, reply } => {
-                let result = self.create_stream(&new, owner);
+                let result = self.check_new_owner(owner).and_then(|()| self.create_stream(&new, owner));
                 self.answer(Answer::Stream(reply, result));
             }
             Intent::DeleteStream { stream, operation, user, reply } => {
