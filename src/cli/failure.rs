@@ -114,7 +114,7 @@ impl From<std::io::Error> for Failure {
 fn advice(code: Code) -> String {
     let specific = match code {
         Code::NotFound => "`tidelog stream ls` lists what there is; `tidelog stream create NAME` makes a stream.",
-        Code::Unauthenticated => "use the broker's Unix socket (--socket), or start it with `tidelog dev`.",
+        Code::Unauthenticated => "`tidelog login NAME`, give a key (--key-file), use the broker's Unix socket (--socket), or start it with `tidelog dev`.",
         Code::CursorTrimmed => "the events are gone; `tidelog subscription seek STREAM NAME earliest` goes on with the first kept one.",
         Code::CursorAhead => "leave out --from to go on at the cursor, or `tidelog subscription seek` to move it.",
         Code::SessionFenced => "another reader has the subscription; stop it, or use another name.",
