@@ -263,7 +263,7 @@ fn given(pairs: impl IntoIterator<Item = (&'static str, Option<Value>)>) -> Valu
 /// A part of a path, with what may not stand in one written otherwise.
 fn part(text: &str) -> Outcome<&str> {
     if text.is_empty() || text.contains(['/', '?', '#', '%']) || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(Failure::Usage(format!("{text:?} is no name.")));
+        return Err(Failure::Usage(format!("{text:?} is no name; names have A-Z a-z 0-9 . _ -, principals are user:NAME or source:ID.")));
     }
     Ok(text)
 }

@@ -72,7 +72,7 @@ impl Failure {
                 for (name, value) in &body.details {
                     eprintln!("  {name}: {value}");
                 }
-                eprintln!("  next: {}", advice(body.code));
+                eprintln!("  next: {}", advice(body.code, body.resource.as_deref()));
             }
             Self::Client(error) => {
                 eprintln!("tidelog: {error}");
@@ -111,8 +111,12 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-fn advice(code: Code) -> String {
+fn advice(code: Code, resource: Option<&str>) -> String {
+    let of = |collection: &str| resource.is_some_and(|resource| resource.starts_with(collection));
     let specific = match code {
+        Code::NotFound if of("/v1/users/") => "`tidelog user ls` lists the users there are; `tidelog user create NAME` makes one.",
+        Code::NotFound if of("/v1/sources/") => "`tidelog source ls` lists your sources; `tidelog source create NAME` makes one.",
+        Code::NotFound if of("/v1/keys/") => "`tidelog key ls` lists your keys; `tidelog key create NAME` makes one.",
         Code::NotFound => "`tidelog stream ls` lists what there is; `tidelog stream create NAME` makes a stream.",
         Code::Unauthenticated => "`tidelog login NAME`, give a key (--key-file), use the broker's Unix socket (--socket), or start it with `tidelog dev`.",
         Code::CursorTrimmed => "the events are gone; `tidelog subscription seek STREAM NAME earliest` goes on with the first kept one.",
@@ -215,7 +219,12 @@ mod tests {
     fn every_code_has_an_exit_code_and_advice() {
         for &code in Code::ALL {
             assert!((1..=7).contains(&exit_code(code)), "{code}");
-            assert!(advice(code).contains(code.as_str()));
+            assert!(advice(code, None).contains(code.as_str()));
         }
+        // Whoever missed a user is not sent to look for streams.
+        for (resource, command) in [("/v1/users/x", "tidelog user ls"), ("/v1/sources/7", "tidelog source ls"), ("/v1/keys/x", "tidelog key ls")] {
+            assert!(advice(Code::NotFound, Some(resource)).contains(command), "{resource}");
+        }
+        assert!(advice(Code::NotFound, Some("/v1/streams/x")).contains("tidelog stream ls"));
     }
 }
