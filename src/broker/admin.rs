@@ -41,6 +41,9 @@ impl Broker {
     pub async fn create_stream(&self, who: &Principal, new: NewStream) -> Result<StreamInfo> {
         who.is_user("create streams")?;
         self.still_good(who).await?;
+        if new.name.is_system() {
+            return Err(Error::bad("stream_name", format!("stream name \"{}\" begins with `$`, which is reserved for the broker's own streams.", new.name)));
+        }
         check_texts(&new.description, &new.metadata)?;
         if let Some(bytes) = new.event_max_bytes.filter(|bytes| *bytes == 0 || *bytes > limits::EVENT_MAX_BYTES as u64) {
             return Err(Error::bad("event_max_bytes", format!("event_max_bytes is {bytes}; give 1 to {}.", limits::EVENT_MAX_BYTES)));
@@ -182,8 +185,9 @@ impl Broker {
     pub async fn delete_stream(&self, who: &Principal, name: &StreamName) -> Result<OperationInfo> {
         self.may(who, name, Action::Admin).await?;
         who.may_destroy("delete a stream")?;
-        let (stream, user, operation) = (name.clone(), who.user_id(), OperationId(self.inner.world.random_uuid()));
-        let (id, info) = self.ask(0, |reply| Intent::DeleteStream { stream, operation, user, reply }).await?;
+        not_system(name, "deleted")?;
+        let (stream, by, operation) = (name.clone(), self.by(who).await, OperationId(self.inner.world.random_uuid()));
+        let (id, info) = self.ask(0, |reply| Intent::DeleteStream { stream, operation, by, reply }).await?;
         self.spawn_delete(id, info.clone());
         Ok(info)
     }
@@ -296,8 +300,8 @@ impl Broker {
             let slice = crate::types::Slice::of(batch, before..before + 1);
             (base, slice.map_or(bounds.bytes_before_first, |slice| slice.bytes_before()))
         };
-        let stream = name.clone();
-        let (id, first_base) = self.ask(0, |reply| Intent::Trim { stream, before, base, bytes_before, reply }).await?;
+        let (stream, by) = (name.clone(), self.by(who).await);
+        let (id, first_base) = self.ask(0, |reply| Intent::Trim { stream, before, base, bytes_before, by, reply }).await?;
         if let Err(error) = self.inner.engine.trim(id, Some(first_base)).await {
             // The trim is durable, so the caller must not hear that it had no effect.
             error!(%error, "files of trimmed events of stream {name} stay until compaction");
@@ -311,8 +315,9 @@ impl Broker {
     /// `not_found`.
     pub async fn close_stream(&self, who: &Principal, name: &StreamName) -> Result<StreamInfo> {
         self.may(who, name, Action::Admin).await?;
-        let stream = name.clone();
-        self.ask(0, |reply| Intent::CloseStream { stream, reply }).await?;
+        not_system(name, "closed")?;
+        let (stream, by) = (name.clone(), self.by(who).await);
+        self.ask(0, |reply| Intent::CloseStream { stream, by, reply }).await?;
         shown(self.stream(who, name).await)
     }
 
@@ -401,11 +406,11 @@ impl Broker {
             who.may_destroy("delete a subscription")?;
         }
         let claim = self.claim(who, stream).await;
-        let (stream, name) = (stream.clone(), name.clone());
-        self.ask(0, |reply| Intent::DeleteSubscription { stream, name, claim, reply }).await
+        let (stream, name, by) = (stream.clone(), name.clone(), self.by(who).await);
+        self.ask(0, |reply| Intent::DeleteSubscription { stream, name, claim, by, reply }).await
     }
 
-    /// C-14: moves the cursor either way, fences its session, writes an audit line.
+    /// C-14: moves the cursor either way, fences its session, tells the audit.
     ///
     /// # Errors
     /// `not_found`, `position_beyond_end`.
@@ -413,8 +418,8 @@ impl Broker {
         self.may(who, stream, Action::Read).await?;
         let claim = self.claim(who, stream).await;
         let to = self.untimed(stream, to).await?;
-        let (of, which) = (stream.clone(), name.clone());
-        self.ask(0, |reply| Intent::Seek { stream: of, name: which, to, claim, reply }).await?;
+        let (of, which, by) = (stream.clone(), name.clone(), self.by(who).await);
+        self.ask(0, |reply| Intent::Seek { stream: of, name: which, to, claim, by, reply }).await?;
         shown(self.subscription(who, stream, name).await)
     }
 
@@ -450,6 +455,15 @@ impl Broker {
             drop(tokio::time::timeout(left, self.or_draining(changed)).await);
         }
     }
+}
+
+/// What the broker itself writes to is not taken away by anybody.
+fn not_system(name: &StreamName, what: &str) -> Result<()> {
+    if name.is_system() {
+        let why = format!("Stream {name} is the broker's own and cannot be {what}. The operator may trim it.");
+        return Err(Error::new(Code::AccessDenied, why).resource(format!("/v1/streams/{name}")));
+    }
+    Ok(())
 }
 
 fn check_texts(description: &str, metadata: &BTreeMap<String, String>) -> Result<()> {

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::access::{AccessChange, Principal};
+use super::audit::{Act, By};
 use super::cursor::{Attachment, OpenAsk, Proof};
 use super::info::{NewStream, OperationInfo};
 use super::shared::StreamShared;
@@ -128,8 +129,8 @@ pub enum Intent {
         stream: StreamName,
         /// The operation to begin.
         operation: OperationId,
-        /// User id.
-        user: u64,
+        /// Who deletes it.
+        by: Box<By>,
         /// Answer: the operation as it stands.
         reply: Reply<(StreamId, OperationInfo)>,
     },
@@ -159,6 +160,8 @@ pub enum Intent {
         base: u64,
         /// Data bytes before it, from the log.
         bytes_before: u64,
+        /// Who trims it.
+        by: Box<By>,
         /// Answer: the stream, and the base below which its files may go.
         reply: Reply<(StreamId, u64)>,
     },
@@ -166,6 +169,8 @@ pub enum Intent {
     CloseStream {
         /// Which.
         stream: StreamName,
+        /// Who closes it.
+        by: Box<By>,
         /// Answer.
         reply: Reply<()>,
     },
@@ -192,6 +197,8 @@ pub enum Intent {
         name: SubscriptionName,
         /// Whether the caller may.
         claim: Claim,
+        /// Who removes it.
+        by: Box<By>,
         /// Answer.
         reply: Reply<()>,
     },
@@ -205,6 +212,8 @@ pub enum Intent {
         to: Start,
         /// Whether the caller may.
         claim: Claim,
+        /// Who moves it.
+        by: Box<By>,
         /// Answer.
         reply: Reply<()>,
     },
@@ -222,6 +231,8 @@ pub enum Intent {
         ask: OpenAsk,
         /// Who opens it: the owner of what is created on the way.
         claim: Claim,
+        /// The same for the audit, where the cursor may be moved back.
+        by: Option<Box<By>>,
         /// Answer.
         reply: Reply<Opened>,
     },
@@ -272,8 +283,8 @@ pub enum Intent {
         stream: Option<StreamName>,
         /// Which.
         producer: ProducerId,
-        /// User id, owner of a broker-wide producer.
-        user: u64,
+        /// Who removes it: the owner of a broker-wide producer.
+        by: Box<By>,
         /// Answer.
         reply: Reply<()>,
     },
@@ -321,12 +332,28 @@ pub enum Intent {
     },
     /// A change of users, sources, keys or rights.
     Access {
-        /// User id, for the audit.
-        by: u64,
+        /// Who makes it.
+        by: Box<By>,
         /// What.
         change: Box<AccessChange>,
         /// Answer: the id of what was made.
         reply: Reply<u64>,
+    },
+    /// Something to be told of that changes nothing else.
+    Audit {
+        /// Who did it.
+        by: Box<By>,
+        /// What.
+        act: Box<Act>,
+        /// While the disk is nearly full it goes to the log only.
+        if_room: bool,
+        /// Answer.
+        reply: Reply<()>,
+    },
+    /// A raised log epoch is told of, once.
+    AuditLogEpoch {
+        /// Answer.
+        reply: Reply<()>,
     },
     /// Acks and appends together.
     Commit {
@@ -358,6 +385,8 @@ impl Intent {
             | Self::CreateSubscription { reply, .. }
             | Self::DeleteSubscription { reply, .. }
             | Self::Seek { reply, .. }
+            | Self::Audit { reply, .. }
+            | Self::AuditLogEpoch { reply }
             | Self::Resume { reply, .. } => tell(reply, error),
             Self::Trim { reply, .. } => tell(reply, error),
             Self::Open { reply, .. } | Self::Continue { reply, .. } => tell(reply, error),

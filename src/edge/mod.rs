@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Origin, calling_on};
 
 pub mod auth;
 pub mod callers;
@@ -62,6 +62,15 @@ impl Peer {
             Self::Tcp(address) => Some(address.ip()),
             Self::Local => None,
         }
+    }
+
+    /// Where the audit says that a request came from.
+    fn origin(self, request: &Arc<str>) -> Origin {
+        let address = match self {
+            Self::Tcp(address) => Some(address),
+            Self::Local => None,
+        };
+        Origin { address, request: request.clone() }
     }
 }
 
@@ -151,7 +160,7 @@ impl Face {
 
     /// Runs a connection that outlives its HTTP request; the server waits for it at shutdown.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.tasks.spawn(task);
+        self.0.tasks.spawn(calling_on(task));
     }
 
     /// Seconds since the faces were made.

@@ -204,6 +204,10 @@ pub const FAILED_CREDENTIALS_PER_ADDRESS: u32 = 20;
 /// The same, per key (`surfaces.md` 5.11).
 pub const FAILED_CREDENTIALS_PER_KEY: u32 = 10;
 
+/// Refused credentials that `$audit` tells of one by one, per minute and broker; of more it tells their number. Anybody can cause them, so they
+/// may not fill a disk: at this many it is less than 30 MiB a day.
+pub const AUDITED_REFUSALS_PER_MINUTE: u32 = 60;
+
 /// Addresses and keys whose failures are remembered: about 100 bytes each.
 pub const FAILURES_REMEMBERED: usize = 10_000;
 

@@ -3,6 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::broker::Broker;
+use crate::broker::audit::By;
 use crate::broker::intent::Intent;
 use crate::log::rows::ApiKeyId;
 use crate::types::{KeyName, PrincipalId, Result, Right, StreamId, StreamName, TimeUs, UserName};
@@ -162,8 +163,8 @@ pub enum AccessChange {
 }
 
 impl Broker {
-    /// Puts one change in the commit order; `by` is a user id, for the audit.
-    pub(in crate::broker) async fn change(&self, by: u64, change: AccessChange) -> Result<u64> {
+    /// Puts one change in the commit order, with who makes it.
+    pub(in crate::broker) async fn change(&self, by: Box<By>, change: AccessChange) -> Result<u64> {
         self.ask(0, |reply: oneshot::Sender<Result<u64>>| Intent::Access { by, change: Box::new(change), reply }).await
     }
 }

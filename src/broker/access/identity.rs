@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Kind, Principal};
+use super::{Family, Kind, Principal, public_key};
 use crate::log::rows::ApiKeyId;
 use crate::types::{Error, Right, StreamId, StreamName, TimeUs, limits};
 
@@ -76,6 +76,16 @@ impl Identity {
     /// Public part of its key.
     pub fn key(&self) -> Option<&ApiKeyId> {
         self.key.as_ref()
+    }
+
+    /// The same as people see it.
+    pub fn public_key(&self) -> Option<String> {
+        let family = match self.kind {
+            Kind::UserKey => Family::UserKey,
+            Kind::SourceKey => Family::SourceKey,
+            Kind::Operator | Kind::Console | Kind::Node | Kind::Anonymous => Family::Session,
+        };
+        self.key.as_ref().map(|id| public_key(family, id))
     }
 
     /// When it ends by itself.

@@ -25,7 +25,7 @@ pub use logins::{Login, WhoInfo};
 pub use rights::{PrincipalRef, RightInfo};
 pub use sources::{NewSource, SourceChange, SourceInfo, name_hash, source_not_found};
 pub use table::{Access, Changed};
-pub use token::{Family, Token, credential_id};
+pub use token::{Family, Token, credential_id, public as public_key};
 pub use user_keys::KeyInfo;
 pub use users::{NewUser, UserChange, UserInfo};
 pub use vault::Vault;

@@ -6,6 +6,7 @@ use super::sources::source_not_found;
 use super::users::user_not_found;
 use super::{AccessChange, Kind, Principal, denied};
 use crate::broker::Broker;
+use crate::broker::audit::By;
 use crate::broker::info::{ListQuery, Page};
 use crate::log::Key;
 use crate::log::rows::{self, value};
@@ -95,6 +96,9 @@ impl Broker {
             Err(missing) => return Err(self.may(who, stream, Action::Admin).await.err().unwrap_or(missing)),
         };
         self.check_about(who, stream, id, false).await?;
+        if stream.is_system() {
+            return Err(denied(format!("Stream {stream} is the broker's own: root reads it, and no right on it can be given to others.")));
+        }
         if right == Right::Root {
             return Err(Error::bad("right", "Root is no right on one stream; make the user root (`tidelog user set NAME --root true`)."));
         }
@@ -116,7 +120,7 @@ impl Broker {
             PrincipalId::Source(source) => self.source_by_id(source).await?.map_or(0, |source| source.owner),
         };
         let change = AccessChange::SetRight { stream: stream.clone(), principal: id, owner, right, others };
-        self.change(who.user_id(), change).await?;
+        self.change(self.by(who).await, change).await?;
         self.describe_right(found.id, principal.clone(), id).await
     }
 
@@ -232,13 +236,13 @@ impl Broker {
         Ok(found)
     }
 
-    /// The name of a stream that is there.
+    /// The name of a stream that is there. The broker's own are found by their names only.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn stream_name(&self, id: StreamId) -> Result<Option<StreamName>> {
         let row = self.access_row::<value::Stream>(Key::Stream(id)).await?;
-        Ok(row.filter(|row| !row.deleting).map(|row| StreamName::stored(&row.name)))
+        Ok(row.filter(|row| !row.deleting && !id.is_system()).map(|row| StreamName::stored(&row.name)))
     }
 
     /// Removes the rows of a principal that is gone.
@@ -257,7 +261,7 @@ impl Broker {
 
     async fn forget_rights(&self, pairs: Vec<(PrincipalId, StreamId)>) -> Result<()> {
         for pairs in pairs.chunks(FORGET_AT_ONCE).map(<[_]>::to_vec) {
-            self.change(OPERATOR_USER, AccessChange::ForgetRights { pairs }).await?;
+            self.change(By::broker(), AccessChange::ForgetRights { pairs }).await?;
         }
         Ok(())
     }

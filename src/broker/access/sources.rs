@@ -6,6 +6,7 @@ use super::users::user_not_found;
 use super::{AccessChange, Family, NewKey, Principal, Token, denied};
 use crate::broker::Broker;
 use crate::broker::admin::shown;
+use crate::broker::audit::By;
 use crate::broker::info::{ListQuery, Page};
 use crate::log::Key;
 use crate::log::rows::{self, value};
@@ -109,7 +110,7 @@ impl Broker {
             Box::new(move |source| vault.vault.seal(source, &token))
         };
         let change = AccessChange::CreateSource { owner, name: new.name, description: new.description, key, sealed };
-        let id = self.change(who.user_id(), change).await?;
+        let id = self.change(self.by(who).await, change).await?;
         let info = shown(self.source_by_id(id).await.and_then(|found| found.ok_or_else(|| source_not_found(id))))?;
         Ok((info, token.reveal().to_owned()))
     }
@@ -133,7 +134,7 @@ impl Broker {
         change.name.as_deref().map_or(Ok(()), check_name)?;
         change.description.as_deref().map_or(Ok(()), check_description)?;
         let SourceChange { name, description, disabled } = change;
-        self.change(who.user_id(), AccessChange::ChangeSource { source: id, name, description, disabled }).await?;
+        self.change(self.by(who).await, AccessChange::ChangeSource { source: id, name, description, disabled }).await?;
         shown(self.source_by_id(id).await.and_then(|found| found.ok_or_else(|| source_not_found(id))))
     }
 
@@ -148,7 +149,7 @@ impl Broker {
         let vault = &self.inner.access.vault;
         let key = NewKey { id: *token.id(), hash: vault.hash(&token) };
         let sealed = vault.seal(id, &token);
-        self.change(who.user_id(), AccessChange::RotateSource { source: id, key, sealed }).await?;
+        self.change(self.by(who).await, AccessChange::RotateSource { source: id, key, sealed }).await?;
         Ok((info, token.reveal().to_owned()))
     }
 
@@ -159,10 +160,10 @@ impl Broker {
     pub async fn delete_source(&self, who: &Principal, id: u64) -> Result<()> {
         self.visible_source(who, id).await?;
         who.may_destroy("delete a source")?;
-        self.remove_source(who.user_id(), id).await
+        self.remove_source(self.by(who).await, id).await
     }
 
-    pub(super) async fn remove_source(&self, by: u64, id: u64) -> Result<()> {
+    pub(super) async fn remove_source(&self, by: Box<By>, id: u64) -> Result<()> {
         // The rights first: when this is interrupted, what is left is a source without any, and nothing that belongs to nobody.
         self.forget_rights_of(PrincipalId::Source(id)).await?;
         self.change(by, AccessChange::DeleteSource { source: id }).await.map(drop)

@@ -6,6 +6,7 @@
 
 mod access;
 mod appends;
+mod audit;
 mod commits;
 mod keys;
 mod sessions;
@@ -29,6 +30,7 @@ use super::producer::Producer;
 use super::shared::{Bounds, News, Registry};
 use crate::log::rows::{self, value};
 use crate::log::{DeleteRange, IdempotencyRow, Key, ProducerKey, RowKey, WriteSet};
+use crate::types::id::AUDIT_STREAM;
 use crate::types::limits;
 use crate::types::{Batch, Code, Error, ProducerId, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
 
@@ -137,7 +139,7 @@ pub enum Effect {
     Operations,
     /// Who may do what has changed.
     Access(Changed),
-    /// A line for the audit log.
+    /// What `$audit` was told, as a line of the log.
     Audit(String),
 }
 
@@ -285,8 +287,10 @@ impl State {
                 self.lacks_stream(&new.name, &mut needs);
             }
             Intent::DeleteStream { stream, .. } | Intent::Trim { stream, .. } | Intent::CloseStream { stream, .. } => {
+                self.lacks_audit(&mut needs);
                 self.lacks_stream(stream, &mut needs);
             }
+            Intent::Audit { .. } | Intent::AuditLogEpoch { .. } => self.lacks_audit(&mut needs),
             Intent::ForgetOperations { .. } => {}
             // The name too: a read of it that is on its way would bring the old stream back.
             Intent::FinishDelete { stream, .. } => match self.streams.get(stream) {
@@ -297,15 +301,22 @@ impl State {
                     self.lacks_stream(&name, &mut needs);
                 }
             },
-            Intent::CreateSubscription { stream, name, .. } | Intent::DeleteSubscription { stream, name, .. } | Intent::Seek { stream, name, .. } => {
+            Intent::CreateSubscription { stream, name, .. } => self.lacks_cursor(stream, name, &mut needs),
+            Intent::DeleteSubscription { stream, name, .. } | Intent::Seek { stream, name, .. } => {
+                self.lacks_audit(&mut needs);
                 self.lacks_cursor(stream, name, &mut needs);
             }
-            Intent::Open { stream, subscription, .. } => match subscription {
-                Some(name) => self.lacks_cursor(stream, name, &mut needs),
-                None => {
-                    self.lacks_stream(stream, &mut needs);
+            Intent::Open { stream, subscription, by, .. } => {
+                if by.is_some() {
+                    self.lacks_audit(&mut needs);
                 }
-            },
+                match subscription {
+                    Some(name) => self.lacks_cursor(stream, name, &mut needs),
+                    None => {
+                        self.lacks_stream(stream, &mut needs);
+                    }
+                }
+            }
             Intent::Continue { stream, subscription, .. } => self.lacks_cursor(stream, subscription, &mut needs),
             Intent::Ack { request, .. } => self.lacks_cursor(&request.stream, &request.subscription, &mut needs),
             Intent::AppendOnce { append, key, .. } => {
@@ -314,13 +325,17 @@ impl State {
                 }
             }
             Intent::ForgetKeys { keys, .. } => keys.iter().for_each(|row| self.lacks_row(*row, &mut needs)),
-            Intent::OpenProducer { stream, producer, user, .. } | Intent::DeleteProducer { stream, producer, user, .. } => match stream {
-                Some(stream) => self.lacks_producer(stream, Some(producer), &mut needs),
-                None => self.lacks_key(ProducerKey::of_user(*user, producer.clone()), &mut needs),
-            },
+            Intent::OpenProducer { stream, producer, user, .. } => self.lacks_producer_of(stream.as_ref(), producer, *user, &mut needs),
+            Intent::DeleteProducer { stream, producer, by, .. } => {
+                self.lacks_audit(&mut needs);
+                self.lacks_producer_of(stream.as_ref(), producer, by.author().user, &mut needs);
+            }
             Intent::Append(append, _) => self.lacks_producer(&append.stream, append.producer.as_ref().map(|(stamp, _)| &stamp.id), &mut needs),
             Intent::Spoil { stream, producer, .. } | Intent::Resume { stream, producer, .. } => self.lacks_producer(stream, producer.as_ref(), &mut needs),
-            Intent::Access { change, .. } => self.lacks_access(change, &mut needs),
+            Intent::Access { change, .. } => {
+                self.lacks_audit(&mut needs);
+                self.lacks_access(change, &mut needs);
+            }
             Intent::Commit { request, author, .. } => {
                 if let Some(stamp) = &request.producer {
                     self.lacks_key(ProducerKey::of_user(author.user, stamp.id.clone()), &mut needs);
@@ -347,6 +362,20 @@ impl State {
             },
         }
         None
+    }
+
+    /// The end of the audit, to which an event about the intent is appended.
+    fn lacks_audit(&mut self, needs: &mut Vec<Need>) {
+        if self.streams.get(&AUDIT_STREAM).is_none() {
+            needs.push(Need::Stream(AUDIT_STREAM));
+        }
+    }
+
+    fn lacks_producer_of(&mut self, stream: Option<&StreamName>, producer: &ProducerId, user: u64, needs: &mut Vec<Need>) {
+        match stream {
+            Some(stream) => self.lacks_producer(stream, Some(producer), needs),
+            None => self.lacks_key(ProducerKey::of_user(user, producer.clone()), needs),
+        }
     }
 
     fn lacks_key(&mut self, key: ProducerKey, needs: &mut Vec<Need>) {
@@ -388,8 +417,8 @@ impl State {
                 let result = self.check_new_owner(owner).and_then(|()| self.create_stream(&new, owner));
                 self.answer(Answer::Stream(reply, result));
             }
-            Intent::DeleteStream { stream, operation, user, reply } => {
-                let result = self.delete_stream(&stream, operation, user);
+            Intent::DeleteStream { stream, operation, by, reply } => {
+                let result = self.delete_stream(&stream, operation, &by);
                 self.answer(Answer::Deleting(reply, result));
             }
             Intent::FinishDelete { stream, operation, reply } => {
@@ -400,28 +429,28 @@ impl State {
                 operations.into_iter().for_each(|id| self.delete(Key::Operation(id)));
                 self.answer(Answer::Done(reply, Ok(())));
             }
-            Intent::Trim { stream, before, base, bytes_before, reply } => {
-                let result = self.trim_stream(&stream, before, base, bytes_before);
+            Intent::Trim { stream, before, base, bytes_before, by, reply } => {
+                let result = self.trim_stream(&stream, before, base, bytes_before, &by);
                 self.answer(Answer::Trimmed(reply, result));
             }
-            Intent::CloseStream { stream, reply } => {
-                let result = self.close_stream(&stream);
+            Intent::CloseStream { stream, by, reply } => {
+                let result = self.close_stream(&stream, &by);
                 self.answer(Answer::Done(reply, result));
             }
             Intent::CreateSubscription { stream, name, fields, start, author, reply } => {
                 let result = self.create_subscription(&stream, &name, &fields, start, author);
                 self.answer(Answer::Done(reply, result));
             }
-            Intent::DeleteSubscription { stream, name, claim, reply } => {
-                let result = self.delete_subscription(&stream, &name, claim);
+            Intent::DeleteSubscription { stream, name, claim, by, reply } => {
+                let result = self.delete_subscription(&stream, &name, claim, &by);
                 self.answer(Answer::Done(reply, result));
             }
-            Intent::Seek { stream, name, to, claim, reply } => {
-                let result = self.seek(&stream, &name, to, claim);
+            Intent::Seek { stream, name, to, claim, by, reply } => {
+                let result = self.seek(&stream, &name, to, claim, &by);
                 self.answer(Answer::Done(reply, result));
             }
-            Intent::Open { stream, stream_id, subscription, create, ask, claim, reply } => {
-                let result = self.open_session(&stream, stream_id, subscription.as_ref(), create, &ask, claim);
+            Intent::Open { stream, stream_id, subscription, create, ask, claim, by, reply } => {
+                let result = self.open_session(&stream, stream_id, subscription.as_ref(), create, &ask, claim, by.as_deref());
                 self.answer(Answer::Opened(reply, result.map(Box::new)));
             }
             Intent::Continue { stream, subscription, epoch, from, on_gap, reply } => {
@@ -436,8 +465,8 @@ impl State {
                 let result = self.open_producer(stream.as_ref(), stream_id, &producer, expect, user);
                 self.answer(Answer::Producer(reply, result));
             }
-            Intent::DeleteProducer { stream, producer, user, reply } => {
-                let result = self.delete_producer(stream.as_ref(), &producer, user);
+            Intent::DeleteProducer { stream, producer, by, reply } => {
+                let result = self.delete_producer(stream.as_ref(), &producer, &by);
                 self.answer(Answer::Done(reply, result));
             }
             Intent::AppendOnce { append, key, fingerprint, reply } => {
@@ -458,8 +487,16 @@ impl State {
                 self.answer(Answer::Done(reply, result));
             }
             Intent::Access { by, change, reply } => {
-                let result = self.change_access(by, *change);
+                let result = self.change_access(&by, *change);
                 self.answer(Answer::Access(reply, result));
+            }
+            Intent::Audit { by, act, if_room, reply } => {
+                self.tell(&by, &act, if_room);
+                self.answer(Answer::Done(reply, Ok(())));
+            }
+            Intent::AuditLogEpoch { reply } => {
+                self.audit_log_epoch();
+                self.answer(Answer::Done(reply, Ok(())));
             }
             Intent::Commit { request, fingerprint, author, reply } => {
                 let result = self.commit(*request, fingerprint, author);

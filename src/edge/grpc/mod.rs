@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 
 use super::http::{RequestId, cors};
 use super::{Face, Peer, auth};
+use crate::broker::calling_from;
 use crate::types::name::quote;
 use crate::types::{Code, Error, limits};
 
@@ -124,7 +125,8 @@ pub async fn handle(face: Face, others: Others, peer: Peer, mut request: Request
     let span = tracing::debug_span!("call", id = &*id, path = request.uri().path());
     request.extensions_mut().insert(peer);
     request.extensions_mut().insert(RequestId(id.clone()));
-    let mut response = admitted(face.clone(), others, peer, &id, request).instrument(span.clone()).await;
+    let call = admitted(face.clone(), others, peer, &id, request).instrument(span.clone());
+    let mut response = calling_from(peer.origin(&id), call).await;
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("x-request-id", value);
     }

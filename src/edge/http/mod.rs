@@ -11,7 +11,7 @@ use axum::routing::{delete, get, post};
 use tower::Service as _;
 
 use super::{Face, Peer, auth, evernest, grpc, ops, sse, ws};
-use crate::broker::Principal;
+use crate::broker::{Principal, calling_from};
 use crate::types::name::quote;
 use crate::types::{Code, Error, StreamName, SubscriptionName, limits};
 
@@ -112,8 +112,7 @@ pub async fn handle(face: Face, router: Router, peer: Peer, mut request: Request
     let response = match doors.check(peer, request.uri(), request.headers()) {
         Err(error) if evernest::is_ours(request.uri().path()) => evernest::refused(error),
         Err(error) => Failure(error).into_response(),
-        Ok(()) if cors::concerns(doors, &request) => cors::answer(request, |request| inside(face.clone(), router.clone(), request)).await,
-        Ok(()) => inside(face.clone(), router, request).await,
+        Ok(()) => calling_from(peer.origin(&id), past_the_door(&face, router, request)).await,
     };
     let mut response = span.in_scope(|| reply::finish(response, &id));
     if head {
@@ -124,7 +123,14 @@ pub async fn handle(face: Face, router: Router, peer: Peer, mut request: Request
     response
 }
 
-/// Past the door.
+/// Past the door; pages of other origins hear what they may do.
+async fn past_the_door(face: &Face, router: Router, request: Request) -> Response {
+    if cors::concerns(&face.settings().doors, &request) {
+        return cors::answer(request, |request| inside(face.clone(), router.clone(), request)).await;
+    }
+    inside(face.clone(), router, request).await
+}
+
 async fn inside(face: Face, mut router: Router, request: Request) -> Response {
     if let Err(error) = refuse_key(&request) {
         return Failure(error).into_response();
