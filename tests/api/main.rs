@@ -1,6 +1,7 @@
 //! The faces over real sockets, in one process: what goes in, what comes out, and that bad input hurts nobody.
 
 mod access;
+mod audit;
 mod auth;
 mod backpressure;
 mod browser;

@@ -147,6 +147,7 @@ const ROWS: &[Row] = &[
     Inside("TICKET_LIFE", "ends half a minute later; that it is good once is in tests/api/access.rs"),
     Inside("CREDENTIALS_REMEMBERED", "a memory of what was looked up; what does not fit is looked up again"),
     Inside("RIGHTS_REMEMBERED", "a memory of what was looked up; what does not fit is looked up again"),
+    Elsewhere("AUDITED_REFUSALS_PER_MINUTE", "tests/rules/audit.rs", "refusals_are_told_a_bounded_number_of_times_and_then_as_a_number"),
     Elsewhere("FAILED_CREDENTIALS_PER_ADDRESS", "src/edge/failures.rs", "an_address_has_its_guesses_and_not_one_more_and_others_are_left_alone"),
     Elsewhere("FAILED_CREDENTIALS_PER_KEY", "src/edge/failures.rs", "a_key_has_its_guesses_from_all_addresses_together"),
     Elsewhere("FAILURES_REMEMBERED", "src/edge/failures.rs", "what_is_remembered_of_failures_is_bounded"),
