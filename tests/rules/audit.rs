@@ -1,7 +1,7 @@
 //! The stream `$audit`: each act and what is told of it are one commit, nothing else gets in, and it is a stream like any other.
 
 use serde_json::{Value, json};
-use tidelog::log::{Engine as _, Lane, WriteSet, rows};
+use tidelog::log::rows;
 use tidelog::types::name::AUDIT;
 use tidelog::types::{Right, UserName};
 
@@ -312,14 +312,11 @@ async fn refusals_are_told_a_bounded_number_of_times_and_then_as_a_number() {
 #[tokio::test]
 async fn a_raised_log_epoch_is_told_of_once() {
     let bench = Bench::with_stream("s").await;
-    let memory = bench.memory.reopen();
-    let key = Key::Counters.encode();
-    let row = memory.get(vec![key.clone()]).await.unwrap().remove(0).expect("counters are stored");
-    let mut counters: rows::value::Counters = rows::decode(&row).unwrap();
-    counters.log_epoch += 1;
-    let position = memory.position(Lane(0)).await.unwrap();
-    memory.commit(Lane(0), position, WriteSet { rows: vec![(key, Some(rows::encode(&counters)))], ..WriteSet::default() }).await.unwrap();
-    let bench = Bench::on(memory, roomy()).await;
+    let raise = |row: &[u8]| {
+        let counters: rows::value::Counters = rows::decode(row).expect("counters");
+        rows::encode(&rows::value::Counters { log_epoch: counters.log_epoch + 1, ..counters })
+    };
+    let bench = bench.crash_and(|memory| memory.change_row(Key::Counters, raise)).await;
     let bench = bench.restart().await;
     let bench = bench.crash().await;
     let told = told(&bench).await;

@@ -266,7 +266,7 @@ impl State {
                         let context = json!({ "user_id": row.user, "key": public_key(Family::Session, &id) });
                         self.audit(by, Act::new("session-closed", "/v1/sessions", context));
                     }
-                    _ => {}
+                    value::api_key::Kind::Session | value::api_key::Kind::SourceKey | value::api_key::Kind::Ticket | value::api_key::Kind::Unspecified => {}
                 }
                 self.user_changed(row.user);
                 Ok(0)
