@@ -163,6 +163,20 @@ async fn an_act_and_what_is_told_of_it_are_one_commit_and_a_crash_keeps_both_or_
 }
 
 #[tokio::test]
+async fn c14_a_seek_and_what_the_audit_says_of_it_are_one_commit() {
+    let bench = Bench::with_stream("s").await;
+    bench.fill("s", 3).await;
+    bench.subscribe_new("s", "r").await;
+    bench.engine.take_seen();
+    soon(bench.broker.seek(&OPERATOR, &name("s"), &sub("r"), Start::Offset(2))).await.unwrap();
+    let seen = bench.engine.take_seen();
+    assert!(seen.len() == 1 && seen[0].appends == 1 && seen[0].state.contains(&2), "{seen:?}");
+    let bench = bench.crash().await;
+    let told = told(&bench).await;
+    assert_eq!((bench.subscription("s", "r").await.next, &told[0]["context"]["old"], &told[0]["context"]["new"]), (2, &json!(0), &json!(2)));
+}
+
+#[tokio::test]
 async fn many_acts_with_nothing_kept_in_memory_are_told_densely_and_over_restarts() {
     let mut bench = Bench::with(cramped()).await;
     for round in 0..3 {
