@@ -9,6 +9,7 @@ use super::access::{AccessChange, Principal};
 use super::audit::{Act, By};
 use super::cursor::{Attachment, OpenAsk, Proof};
 use super::info::{NewStream, OperationInfo};
+use super::operation::Note;
 use super::shared::StreamShared;
 use crate::log::IdempotencyRow;
 use crate::types::reply::{Acked, Appended, Committed, ProducerOpened, Subscribed};
@@ -120,6 +121,8 @@ pub enum Intent {
         new: NewStream,
         /// User id.
         owner: u64,
+        /// Leaves this operation.
+        note: Option<Note>,
         /// Answer: its id.
         reply: Reply<StreamId>,
     },
@@ -336,6 +339,8 @@ pub enum Intent {
         by: Box<By>,
         /// What.
         change: Box<AccessChange>,
+        /// Leaves this operation.
+        note: Option<Note>,
         /// Answer: the id of what was made.
         reply: Reply<u64>,
     },

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{Effect, Need, State};
-use crate::broker::access::{AccessChange, Changed, Family, NewKey, name_hash, public_key, source_not_found, unknown_credential};
+use crate::broker::access::{AccessChange, Changed, Family, NewKey, public_key, source_not_found, unknown_credential};
 use crate::broker::audit::{Act, By};
-use crate::log::rows::{self, ApiKeyId, value};
+use crate::log::rows::{self, ApiKeyId, name_hash, value};
 use crate::log::{Key, RowKey};
 use crate::types::id::OPERATOR_USER;
 use crate::types::{Code, Error, PrincipalId, Result, Right, StreamId, StreamName};
