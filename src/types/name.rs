@@ -112,6 +112,10 @@ name!(
     /// Name of a user key, unique among its user's.
     KeyName, "key name", false
 );
+name!(
+    /// Name that a user of the command line gives to a broker.
+    RemoteName, "remote name", false
+);
 
 /// Identity of a producer: 1–128 of `A–Z a–z 0–9 . _ : -`, compared byte for byte (`decisions.md` section 3).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
