@@ -41,11 +41,7 @@ impl Password {
     pub async fn new_for(self, user: String) -> Outcome<String> {
         self.read(move || {
             let password = ask(&format!("New password of {user}: "))?;
-            if ask("The same again: ")? == password {
-                Ok(password)
-            } else {
-                Err(Failure::failed("The two passwords are not the same; nothing was done."))
-            }
+            if ask("The same again: ")? == password { Ok(password) } else { Err(Failure::failed("The two passwords are not the same; nothing was done.")) }
         })
         .await
     }
