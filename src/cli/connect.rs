@@ -51,8 +51,8 @@ pub enum WireArg {
 pub struct Meant {
     /// With the address, and the credential if there is one.
     pub client: Client,
-    /// The name by which it was found; `local` without one.
-    pub remote: String,
+    /// The name by which it was found; none where an address was given.
+    pub remote: Option<String>,
     /// A credential that is used before a session that `login` leaves, in words.
     pub first: Option<String>,
 }
@@ -64,26 +64,27 @@ impl Connect {
         let root = rustix::process::geteuid().is_root();
         let live = |path: &Path| std::os::unix::net::UnixStream::connect(path).is_ok();
         let (endpoint, remote) = self.discover(env, root, live, || Remotes::load(env))?;
-        let name = remote.as_ref().map_or(LOCAL, |remote| remote.name.as_str());
-        tracing::debug!("speaking to {endpoint} (remote {name})");
+        tracing::debug!(remote = remote.as_ref().map(|remote| &*remote.name), "speaking to {endpoint}");
         let read = |path: &Path| -> Outcome<String> {
             let text = std::fs::read_to_string(path).map_err(|e| Failure::Usage(format!("The key file {} cannot be read: {e}.", path.display())))?;
             Ok(text.trim().to_owned())
         };
         let session = || Some(std::fs::read_to_string(kept::session_file(&endpoint, env)?).ok()?.trim().to_owned());
         let key_file = remote.as_ref().and_then(|remote| remote.key_file.as_deref());
+        let of_remote = || remote.as_ref().map(|remote| format!("the key of remote {}", remote.name));
+        let early = || session().filter(|_| session_first);
         let (key, first) = match (&self.key_file, key_file, env("TIDELOG_KEY")) {
             (Some(path), ..) => (Some(read(path)?), Some("the key of --key-file".to_owned())),
             // The key of a remote is for it; the one in the environment may be for another.
-            (None, Some(path), _) => (session().filter(|_| session_first).map_or_else(|| read(path), Ok).map(Some)?, Some(format!("the key of remote {name}"))),
-            (None, None, Some(key)) => (session().filter(|_| session_first).or(Some(key)), Some("TIDELOG_KEY".to_owned())),
+            (None, Some(path), _) => (early().map_or_else(|| read(path), Ok).map(Some)?, of_remote()),
+            (None, None, Some(key)) => (early().or(Some(key)), Some("TIDELOG_KEY".to_owned())),
             (None, None, None) => (session(), None),
         };
         let protocol = match self.wire {
             WireArg::Binary => Protocol::Binary,
             WireArg::Json => Protocol::Json,
         };
-        let remote = name.to_owned();
+        let remote = remote.map(|remote| remote.name);
         Ok(Meant { client: Client::new(endpoint, protocol, key.as_deref())?, remote, first })
     }
 
@@ -119,7 +120,8 @@ impl Connect {
         let sockets = data.map(|dir| dir.join("tidelog.sock")).into_iter().chain([dev]);
         // A socket file that nobody listens at is what a killed broker leaves behind.
         let found = sockets.into_iter().find(|path| live(path));
-        Ok((found.map_or_else(|| Endpoint::Http(format!("127.0.0.1:{DEFAULT_PORT}")), Endpoint::Unix), None))
+        let endpoint = found.map_or_else(|| Endpoint::Http(format!("127.0.0.1:{DEFAULT_PORT}")), Endpoint::Unix);
+        Ok((endpoint.clone(), Some(Remote { name: LOCAL.into(), endpoint, key_file: None })))
     }
 
     /// Sends what the client says about its connections to stderr.

@@ -49,7 +49,7 @@ async fn from_a_first_user_to_a_program_that_may_only_write() {
     home.log_in(&url).await;
     assert_eq!(mode(&home.sessions()[0]), 0o600);
     let who = &user(&["whoami"]).await[0];
-    assert_eq!((&who["kind"], &who["user"]["name"], &who["broker"], &who["remote"]), (&json!("console"), &json!("alice"), &json!(url), &json!("local")));
+    assert_eq!((&who["kind"], &who["user"]["name"], &who["broker"], &who["remote"]), (&json!("console"), &json!("alice"), &json!(url), &Value::Null));
     assert_eq!(user_fails(&["user", "create", "bob"]).await, 4, "that is the operator's");
     user(&["stream", "create", "orders"]).await;
 

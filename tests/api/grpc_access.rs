@@ -241,9 +241,8 @@ async fn refusals_are_those_of_rest_to_the_letter() {
 
     let users = |name: &str| v1::GetUserRequest { name: name.into() }.encode_to_vec();
     let sources = |id: u64| v1::GetSourceRequest { id }.encode_to_vec();
-    let rights = |principal: &str, right: &str| {
-        v1::SetRightRequest { stream: "orders".into(), principal: principal.into(), right: right.into() }.encode_to_vec()
-    };
+    let rights =
+        |principal: &str, right: &str| v1::SetRightRequest { stream: "orders".into(), principal: principal.into(), right: right.into() }.encode_to_vec();
     let new = |name: &str, password: &str| v1::CreateUserRequest { name: name.into(), password: Some(password.into()), root: false }.encode_to_vec();
     let shop = |name: &str| v1::CreateSourceRequest { name: name.into(), ..Default::default() }.encode_to_vec();
     let change = |root: Option<bool>| v1::ChangeUserRequest { name: "operator".into(), root, ..Default::default() }.encode_to_vec();
@@ -313,7 +312,11 @@ async fn refusals_are_those_of_rest_to_the_letter() {
         let Err(status) = by.grpc.ask(call, request).await else { panic!("{call} is not refused, {method} {path} is: {body}") };
         let refused = error(&status);
         let details: Value = serde_json::from_str(&refused.details).unwrap_or_else(|_| json!({}));
-        assert_eq!((refused.code, json!(refused.message), details), (told, body["error"].clone(), body["metadata"]["details"].clone()), "{call}, {method} {path}");
+        assert_eq!(
+            (refused.code, json!(refused.message), details),
+            (told, body["error"].clone(), body["metadata"]["details"].clone()),
+            "{call}, {method} {path}"
+        );
         assert_eq!(json!(refused.resource), body["metadata"].get("resource").cloned().unwrap_or_else(|| json!("")), "{call}, {method} {path}");
     }
 }

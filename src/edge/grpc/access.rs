@@ -220,13 +220,7 @@ fn source_message(info: &SourceInfo) -> v1::Source {
 }
 
 fn key_message(info: &KeyInfo) -> v1::Key {
-    v1::Key {
-        name: info.name.to_string(),
-        id: info.id.clone(),
-        user_id: info.user,
-        created_us: us(info.created),
-        expires_us: info.expires.and_then(us),
-    }
+    v1::Key { name: info.name.to_string(), id: info.id.clone(), user_id: info.user, created_us: us(info.created), expires_us: info.expires.and_then(us) }
 }
 
 fn right_message(info: &RightInfo) -> v1::Right {

@@ -38,7 +38,9 @@ fn told(status: ServingStatus) -> HealthCheckResponse {
 impl Health for Truth {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         if !known(&request.get_ref().service) {
-            return Err(Status::not_found("There is no such service here; ask about tidelog.v1.Broker, tidelog.v1.Admin, tidelog.v1.Access, or all with an empty name."));
+            return Err(Status::not_found(
+                "There is no such service here; ask about tidelog.v1.Broker, tidelog.v1.Admin, tidelog.v1.Access, or all with an empty name.",
+            ));
         }
         Ok(Response::new(told(self.now())))
     }
