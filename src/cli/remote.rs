@@ -223,7 +223,9 @@ impl RemoteCommand {
             Self::Ls => {
                 let rows = [LOCAL].into_iter().chain(remotes.remotes.keys().map(String::as_str)).map(|name| remotes.describe(name, &in_use));
                 if connect.json {
-                    rows.into_iter().try_for_each(|row| out.json(&row))?;
+                    for row in rows {
+                        out.json(&row)?;
+                    }
                 } else {
                     const COLUMNS: [&str; 4] = ["name", "url", "key_file", "in_use"];
                     let cell = |value: &Value| match value {

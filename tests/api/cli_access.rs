@@ -29,8 +29,8 @@ const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
 async fn from_a_first_user_to_a_program_that_may_only_write() {
     let (broker, home) = (serve().await, Home::new());
     let (socket, url, password) = (broker.server.socket().to_str().unwrap().to_owned(), url(&broker), home.password().to_str().unwrap().to_owned());
-    let by_socket = |arguments: &[&str]| [arguments, &["--socket", &socket]].concat().iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-    let by_url = |arguments: &[&str]| [arguments, &["--url", &url]].concat().iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let by_socket = |arguments: &[&str]| [arguments, &["--socket", socket.as_str()]].concat().iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let by_url = |arguments: &[&str]| [arguments, &["--url", url.as_str()]].concat().iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     fn texts(arguments: &[String]) -> Vec<&str> {
         arguments.iter().map(String::as_str).collect()
     }

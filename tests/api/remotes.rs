@@ -29,20 +29,21 @@ async fn a_command_goes_to_the_broker_that_was_named_and_says_which_that_is() {
     assert!(home.good(&["remote", "ls"]).await.lines().any(|line| line.starts_with("two") && line.ends_with("yes")));
 
     let asked = async |env: &[(&str, &str)], arguments: &[&str]| {
-        let output = home.run_with(env, &[&["whoami", "--json"], arguments].concat()).await;
+        let output = home.run_with(env, &[&["whoami", "--json"][..], arguments].concat()).await;
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         let who: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         (who["remote"].as_str().unwrap_or("none").to_owned(), who["broker"].as_str().unwrap().to_owned())
     };
     let (first, second) = (("one".to_owned(), url(&one)), ("two".to_owned(), url(&two)));
     let address = url(&one);
+    let address = address.as_str();
     assert_eq!(asked(&[], &[]).await, second);
     assert_eq!(asked(&[], &["--remote", "one"]).await, first);
     assert_eq!(asked(&[("TIDELOG_REMOTE", "one")], &[]).await, first);
     assert_eq!(asked(&[("TIDELOG_REMOTE", "one")], &["--remote", "two"]).await, second);
-    assert_eq!(asked(&[("TIDELOG_URL", &address)], &["--remote", "two"]).await, second);
-    assert_eq!(asked(&[("TIDELOG_URL", &address), ("TIDELOG_REMOTE", "two")], &[]).await, ("none".into(), url(&one)));
-    assert_eq!(asked(&[], &["--url", &address, "--remote", "two"]).await, ("none".into(), url(&one)));
+    assert_eq!(asked(&[("TIDELOG_URL", address)], &["--remote", "two"]).await, second);
+    assert_eq!(asked(&[("TIDELOG_URL", address), ("TIDELOG_REMOTE", "two")], &[]).await, ("none".into(), url(&one)));
+    assert_eq!(asked(&[], &["--url", address, "--remote", "two"]).await, ("none".into(), url(&one)));
 
     assert_eq!(home.bad(&["remote", "rm", "two"]).await.0, 5, "it is in use");
     for arguments in [&["remote", "use", "three"][..], &["remote", "rm", "three"], &["remote", "show", "three"], &["stream", "ls", "--remote", "three"]] {
@@ -77,8 +78,8 @@ async fn a_key_goes_to_its_remote_and_a_session_to_its_address_and_to_no_other()
         if named {
             home.good(&["remote", "add", "stranger", &address]).await;
         }
-        let there = if named { ["--remote", "stranger"] } else { ["--url", &address] };
-        home.bad(&[&["whoami"], &there[..]].concat()).await;
+        let there = if named { ["--remote", "stranger"] } else { ["--url", address.as_str()] };
+        home.bad(&[&["whoami"][..], &there].concat()).await;
         let heard = heard.await.expect("it heard").to_ascii_lowercase();
         assert!(
             heard.starts_with("get /v1/sessions/current") && !heard.contains("authorization") && !heard.contains("tlc_") && !heard.contains("tlu_"),
