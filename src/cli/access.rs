@@ -344,11 +344,11 @@ pub async fn whoami(meant: &Meant, json: bool) -> Outcome {
     if json { out.json(&who) } else { out.raw(fields(&who).as_bytes()) }
 }
 
-/// `tidelog logout`: the session ends, and the file that held it goes.
-pub async fn logout(client: &Client, json: bool) -> Outcome {
+/// `tidelog logout`: the session ends, and if it was the kept one, the file that held it goes.
+pub async fn logout(client: &Client, ours: bool, json: bool) -> Outcome {
     let ended = shown(client, json, Method::DELETE, "/v1/sessions/current", None).await;
-    let kept = kept::session_file(client.endpoint(), env);
-    let removed = kept.is_some_and(|path| std::fs::remove_file(path).is_ok());
+    let file = kept::session_file(client.endpoint(), env).filter(|_| ours);
+    let removed = file.is_some_and(|path| std::fs::remove_file(path).is_ok());
     match ended {
         // It was over already.
         Err(Failure::Client(client::Error::Server { error, .. })) if removed && matches!(error.code, Code::SessionExpired | Code::Unauthenticated) => Ok(()),

@@ -197,7 +197,7 @@ async fn run_client(connect: Connect, command: Command) -> Outcome {
         Command::Key(command) => command.run(client, connect.json).await,
         Command::Right(command) => command.run(client, connect.json).await,
         Command::Login(args) => args.run(&meant, connect.json).await,
-        Command::Logout => access::logout(client, connect.json).await,
+        Command::Logout => access::logout(client, connect.key_file.is_none(), connect.json).await,
         Command::Whoami => access::whoami(&meant, connect.json).await,
         Command::Operation(command) => command.run(client, connect.json).await,
         Command::Query(args) => args.run(client).await,
