@@ -78,7 +78,7 @@ impl Failure {
                 eprintln!("tidelog: {error}");
                 match error {
                     client::Error::Connection { applied: Applied::No, .. } => {
-                        eprintln!("  next: start a broker with `tidelog dev`, or say where it is with --url or --socket.");
+                        eprintln!("  next: start a broker with `tidelog dev`, or say where it is with --url, --socket or --remote.");
                     }
                     client::Error::Connection { .. } | client::Error::Timeout(_) => {
                         eprintln!("  It may or may not have had an effect; look before you repeat it.");

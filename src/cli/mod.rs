@@ -11,10 +11,13 @@ mod explain;
 mod failure;
 #[doc(hidden)]
 pub mod input;
+mod kept;
 mod output;
+mod password;
 mod progress;
 mod publish;
 mod query;
+mod remote;
 #[cfg(feature = "server")]
 mod serve;
 #[cfg(feature = "server")]
@@ -81,6 +84,9 @@ enum Command {
     Logout,
     /// Show who you are to the broker.
     Whoami,
+    /// Give brokers names, and choose the one that commands speak to.
+    #[command(subcommand)]
+    Remote(remote::RemoteCommand),
     /// Look at background work.
     #[command(subcommand)]
     Operation(admin::Operation),
@@ -149,6 +155,7 @@ fn run(connect: Connect, command: Command) -> Outcome {
             output::Out::new().raw(&script)
         }
         Command::Explain(args) => args.run(),
+        Command::Remote(command) => command.run(&connect),
         #[cfg(feature = "server")]
         Command::Store(command) => command.run(connect.json),
         client => {
@@ -161,6 +168,9 @@ fn run(connect: Connect, command: Command) -> Outcome {
                     () = interrupted(presses) => Err(Failure::Interrupted),
                 }
             });
+            if matches!(outcome, Err(Failure::Interrupted)) {
+                password::terminal_is_back();
+            }
             // A thread that still reads stdin must not hold the process.
             runtime.shutdown_background();
             outcome
@@ -173,25 +183,26 @@ async fn run_client(connect: Connect, command: Command) -> Outcome {
     if connect.verbose > 0 || !matches!(command, Command::Verify(_)) {
         connect.log();
     }
-    let client = connect.client()?;
+    let meant = connect.meant(matches!(command, Command::Logout))?;
+    let client = &meant.client;
     match command {
-        Command::Pub(args) => args.run(&client, connect.json).await,
-        Command::Sub(args) => args.run(&client, connect.json).await,
-        Command::Tail(args) => args.run(&client, connect.json).await,
-        Command::Stream(command) => command.run(&client, connect.json).await,
-        Command::Subscription(command) => command.run(&client, connect.json).await,
-        Command::Producer(command) => command.run(&client, connect.json).await,
-        Command::User(command) => command.run(&client, connect.json).await,
-        Command::Source(command) => command.run(&client, connect.json).await,
-        Command::Key(command) => command.run(&client, connect.json).await,
-        Command::Right(command) => command.run(&client, connect.json).await,
-        Command::Login(args) => args.run(&client, connect.json).await,
-        Command::Logout => access::logout(&client, connect.json).await,
-        Command::Whoami => access::whoami(&client, connect.json).await,
-        Command::Operation(command) => command.run(&client, connect.json).await,
-        Command::Query(args) => args.run(&client).await,
-        Command::Bench(command) => command.run(&client, connect.json).await,
-        Command::Verify(args) => args.run(&client, connect.json).await,
+        Command::Pub(args) => args.run(client, connect.json).await,
+        Command::Sub(args) => args.run(client, connect.json).await,
+        Command::Tail(args) => args.run(client, connect.json).await,
+        Command::Stream(command) => command.run(client, connect.json).await,
+        Command::Subscription(command) => command.run(client, connect.json).await,
+        Command::Producer(command) => command.run(client, connect.json).await,
+        Command::User(command) => command.run(client, connect.json).await,
+        Command::Source(command) => command.run(client, connect.json).await,
+        Command::Key(command) => command.run(client, connect.json).await,
+        Command::Right(command) => command.run(client, connect.json).await,
+        Command::Login(args) => args.run(&meant, connect.json).await,
+        Command::Logout => access::logout(client, connect.key_file.is_none(), connect.json).await,
+        Command::Whoami => access::whoami(&meant, connect.json).await,
+        Command::Operation(command) => command.run(client, connect.json).await,
+        Command::Query(args) => args.run(client).await,
+        Command::Bench(command) => command.run(client, connect.json).await,
+        Command::Verify(args) => args.run(client, connect.json).await,
         _ => Ok(()),
     }
 }
@@ -259,6 +270,12 @@ mod tests {
             "tidelog login alice --password-file p --to f",
             "tidelog logout",
             "tidelog whoami --json",
+            "tidelog remote add prod http://broker:4080 --key-file k",
+            "tidelog remote use prod",
+            "tidelog remote ls --json",
+            "tidelog remote show",
+            "tidelog remote rm prod",
+            "tidelog stream ls --remote prod",
             "tidelog operation show 0b4c",
             "tidelog operation wait 0b4c --timeout 10",
             "tidelog query -X POST -d {} /v1/streams",
@@ -296,6 +313,8 @@ mod tests {
             "tidelog store check",
             "tidelog user create alice --password hunter2 x",
             "tidelog login",
+            "tidelog login alice hunter2",
+            "tidelog remote add prod",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -4,7 +4,7 @@ use http::{Extensions, HeaderMap, header};
 
 use super::auth::{Certificate, Ticket};
 use super::{Face, Peer};
-use crate::broker::{Principal, credential_id};
+use crate::broker::{Login, Principal, credential_id};
 use crate::types::{Code, Error, Result};
 
 impl Face {
@@ -42,6 +42,20 @@ impl Face {
             failures.note(address, credential_id(token));
         }
         found
+    }
+
+    /// Opens a console session for somebody whose credential is a name and a password. Guesses count against the address.
+    ///
+    /// # Errors
+    /// `unauthenticated`, `overloaded`; `rate_limited` after too many that were not right.
+    pub async fn log_in(&self, peer: Option<Peer>, name: &str, password: &str) -> Result<Login> {
+        let address = peer.and_then(Peer::address);
+        self.failures().check(address, None)?;
+        self.broker().log_in(name, password).await.inspect_err(|error| {
+            if error.code == Code::Unauthenticated {
+                self.failures().note(address, None);
+            }
+        })
     }
 }
 

@@ -112,6 +112,10 @@ name!(
     /// Name of a user key, unique among its user's.
     KeyName, "key name", &[]
 );
+name!(
+    /// Name that a user of the command line gives to a broker.
+    RemoteName, "remote name", false
+);
 
 /// Name of the stream in which the broker says who changed what. Names of the broker's own streams are the only ones that begin with `$`.
 pub const AUDIT: &str = "$audit";

@@ -1,4 +1,4 @@
-//! gRPC on the common port: services `tidelog.v1.Broker` and `tidelog.v1.Admin`, health, reflection, gRPC-web.
+//! gRPC on the common port: services `Broker`, `Admin` and `Access` of `tidelog.v1`, health, reflection, gRPC-web.
 //!
 //! The library brings the framing, the statuses and the services of others. Our own messages are read by `wire`, which is stricter
 //! than protobuf, and batches go out as they are stored.
@@ -21,6 +21,7 @@ use crate::broker::calling_from;
 use crate::types::name::quote;
 use crate::types::{Code, Error, limits};
 
+mod access;
 mod admin;
 mod body;
 mod call;
@@ -43,6 +44,8 @@ pub use others::Others;
 const BROKER: &str = "tidelog.v1.Broker";
 /// Full name of the service for everything that has a name.
 const ADMIN: &str = "tidelog.v1.Admin";
+/// Full name of the service for who may do what.
+const ACCESS: &str = "tidelog.v1.Access";
 
 /// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,7 @@ enum Method {
     Pull,
     Read,
     Admin(admin::Method),
+    Access(access::Method),
     /// Health, reflection.
     Other,
 }
@@ -73,6 +77,7 @@ impl Method {
             (BROKER, "Pull") => Some(Self::Pull),
             (BROKER, "Read") => Some(Self::Read),
             (ADMIN, method) => admin::Method::named(method).map(Self::Admin),
+            (ACCESS, method) => access::Method::named(method).map(Self::Access),
             (service, _) => others::are(service).then_some(Self::Other),
         }
     }
@@ -82,6 +87,7 @@ impl Method {
         match self {
             Self::Read | Self::Other => true,
             Self::Admin(method) => method.only_looks(),
+            Self::Access(method) => method.only_looks(),
             Self::Connect | Self::Subscribe | Self::Append | Self::Ack | Self::OpenProducer | Self::Commit | Self::Pull => false,
         }
     }
@@ -95,7 +101,7 @@ pub fn is_call(headers: &HeaderMap) -> bool {
 /// Does this path belong to a service, whatever the content type says?
 pub fn is_service(path: &str) -> bool {
     let service = path.strip_prefix('/').and_then(|path| path.split_once('/')).map_or("", |(service, _)| service);
-    [BROKER, ADMIN].contains(&service) || others::are(service)
+    [BROKER, ADMIN, ACCESS].contains(&service) || others::are(service)
 }
 
 /// In which clothes a call comes.
@@ -189,14 +195,19 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
     }
     let (parts, body) = request.into_parts();
     let id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-    let call = match Call::of(face, &parts).await {
+    // Who logs in shows its credential in the message.
+    let stranger = method == Method::Access(access::Method::OpenSession);
+    let call = if stranger { Call::of_a_stranger(face, &parts) } else { Call::of(face, &parts).await };
+    let call = match call {
         Ok(call) => call,
         Err(error) => return failed(status::of(error, &id)),
     };
     if method == Method::Other {
         return Box::pin(others.answer(&call, Request::from_parts(parts, body))).await;
     }
-    if let Err(error) = call.who().known() {
+    if let Err(error) = call.who().known()
+        && !stranger
+    {
         return failed(call.status(error));
     }
     // A promise that is not kept is not taken either.
@@ -224,7 +235,9 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
 
 /// Dropping it is the caller's cancelling: the request had no effect yet, or has all of it (P-13).
 async fn answered(call: Call, method: Method, headers: &HeaderMap, body: Body) -> Response {
-    let message = match message::single(body, call.face().settings().message_max_bytes).await {
+    let most = call.face().settings().message_max_bytes;
+    let most = if call.who().is_anonymous() { most.min(limits::MESSAGE_MAX_BYTES_PRE_AUTH) } else { most };
+    let message = match message::single(body, most).await {
         Ok(message) => message,
         Err(status) => return failed(status),
     };
@@ -236,6 +249,7 @@ async fn answered(call: Call, method: Method, headers: &HeaderMap, body: Body) -
         Method::Commit => Box::pin(unary::commit(&call, message)).await,
         Method::Pull => Box::pin(unary::pull(&call, message)).await,
         Method::Admin(method) => Box::pin(admin::answer(&call, method, &message)).await,
+        Method::Access(method) => Box::pin(access::answer(&call, method, &message)).await,
         Method::Subscribe => match Box::pin(follow::subscribe(&call, message)).await {
             Ok(frames) => return body::many(frames),
             Err(error) => Err(error),
@@ -288,7 +302,7 @@ mod tests {
         let files = Files::decode(crate::wire::proto::DESCRIPTORS).unwrap();
         let services = files.file.iter().flat_map(|file| file.service.iter().map(move |service| (format!("{}.{}", file.package, service.name), service)));
         let paths: Vec<String> = services.flat_map(|(name, service)| service.method.iter().map(move |m| format!("/{name}/{}", m.name))).collect();
-        assert_eq!(paths.len(), 8 + 16);
+        assert_eq!(paths.len(), 8 + 16 + 21);
         for path in &paths {
             assert!(Method::at(path).is_some_and(|m| m != Method::Other), "{path}");
         }

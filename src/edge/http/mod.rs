@@ -16,7 +16,7 @@ use crate::types::name::quote;
 use crate::types::{Code, Error, StreamName, SubscriptionName, limits};
 
 mod about;
-mod access;
+pub(super) mod access;
 pub(in crate::edge) mod body;
 mod commit;
 mod conditional;
