@@ -23,6 +23,7 @@ pub mod config;
 mod handles;
 mod listen;
 pub mod telemetry;
+mod tls;
 
 /// Checking a data directory that no broker has.
 pub mod store {
@@ -61,6 +62,8 @@ impl std::error::Error for StartError {}
 /// A broker that serves.
 pub struct Server {
     address: SocketAddr,
+    mtls_address: Option<SocketAddr>,
+    scheme: &'static str,
     sockets: Vec<PathBuf>,
     broker: Broker,
     stop: CancellationToken,
@@ -76,12 +79,17 @@ impl Server {
         // Before the engine asks how many files it may open.
         let connections = handles::connections(config.raw.limits.connections);
         // First the doors, so that a port in use costs no recovery; nobody is let in before the broker is open.
-        let listener = TcpListener::bind(&config.listen)
-            .await
-            .map_err(|e| StartError::failed(format!("Cannot listen on {}: {e}. Choose another address with --listen HOST:PORT.", config.listen)))?;
-        let address = listener.local_addr().map_err(|e| StartError::failed(format!("The listener has no address: {e}.")))?;
+        let live = match &config.tls {
+            Some(tls) => Some(tls::start(tls).await.map_err(|message| StartError { message, exit_code: 2 })?),
+            None => None,
+        };
+        let gate = |wants| live.clone().map(|live| tls::Gate { live, wants });
+        let mut ports = vec![Port::bind(&config.listen, "--listen", gate(tls::Wants::Anybody)).await?];
+        if let Some(listen) = config.tls.as_ref().and_then(|tls| tls.clients.as_ref()?.listen.as_ref()) {
+            ports.push(Port::bind(listen, "--mtls-listen", gate(tls::Wants::Certificates)).await?);
+        }
         let broker = open(&config).await?;
-        match Self::serve(&config, connections, listener, address, broker.clone()) {
+        match Self::serve(&config, connections, ports, live, broker.clone()) {
             Ok(server) => Ok(server),
             Err(error) => {
                 let _ = broker.close().await;
@@ -90,7 +98,7 @@ impl Server {
         }
     }
 
-    fn serve(config: &Config, connections: u64, listener: TcpListener, address: SocketAddr, broker: Broker) -> Result<Self, StartError> {
+    fn serve(config: &Config, connections: u64, ports: Vec<Port>, live: Option<tls::Live>, broker: Broker) -> Result<Self, StartError> {
         let mut unix = Vec::new();
         for (index, path) in config.sockets.iter().enumerate() {
             match listen::bind_unix(path) {
@@ -100,6 +108,7 @@ impl Server {
             }
         }
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (address, mtls_address) = (ports[0].address, ports.get(1).map(|port| port.address));
         let doors = Doors {
             trust_loopback: config.trust_loopback(),
             listen: Some(address),
@@ -125,11 +134,17 @@ impl Server {
         };
         let sockets = unix.iter().map(|(_, path)| path.clone()).collect();
         tasks.spawn(forget_old_rows(broker.clone(), stop.clone()));
-        tasks.spawn(listen::tcp(door.clone(), listener));
+        if let (Some(tls), Some(live)) = (config.tls.clone(), live) {
+            tasks.spawn(tls::keep_fresh(tls, live, door.edge.stats().clone(), stop.clone()));
+        }
+        for Port { listener, gate, .. } in ports {
+            tasks.spawn(listen::tcp(door.clone(), listener, gate));
+        }
         for (socket, path) in unix {
             tasks.spawn(listen::unix(door.clone(), socket, path));
         }
-        Ok(Self { address, sockets, broker, stop, tasks })
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        Ok(Self { address, mtls_address, scheme, sockets, broker, stop, tasks })
     }
 
     /// Where TCP callers reach it.
@@ -137,9 +152,14 @@ impl Server {
         self.address
     }
 
-    /// `http://HOST:PORT`
+    /// Where those reach it who must show a certificate.
+    pub fn mtls_address(&self) -> Option<SocketAddr> {
+        self.mtls_address
+    }
+
+    /// `http://HOST:PORT`, or `https://` with TLS.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// The first Unix socket.
@@ -184,6 +204,22 @@ impl Server {
             tracing::warn!("{} connections did not end in {} s and are cut off", self.tasks.len(), DRAIN.as_secs());
         }
         self.broker.close().await.map_err(|e| e.message.clone())
+    }
+}
+
+/// A bound TCP listener.
+struct Port {
+    listener: TcpListener,
+    address: SocketAddr,
+    gate: Option<tls::Gate>,
+}
+
+impl Port {
+    async fn bind(listen: &str, flag: &str, gate: Option<tls::Gate>) -> Result<Self, StartError> {
+        let refuse = |e| StartError::failed(format!("Cannot listen on {listen}: {e}. Choose another address with {flag} HOST:PORT."));
+        let listener = TcpListener::bind(listen).await.map_err(refuse)?;
+        let address = listener.local_addr().map_err(|e| StartError::failed(format!("The listener has no address: {e}.")))?;
+        Ok(Self { listener, address, gate })
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Outbox {
     len: usize,
     /// The first chunk has been sent in part.
     partial: bool,
+    /// The socket may hold bytes that it was given (TLS): they are on their way only when it says so.
+    unflushed: bool,
 }
 
 impl Outbox {
@@ -50,9 +52,9 @@ impl Outbox {
         self.len
     }
 
-    /// Nothing waiting?
+    /// Nothing waiting, here or in the socket?
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len == 0 && !self.unflushed
     }
 
     /// Adds a frame.
@@ -108,12 +110,15 @@ impl Outbox {
                 return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
             }
             *sent += n;
+            self.unflushed = true;
             self.advance(n);
         }
         if self.tail.capacity() > 4 * COPY_BYTES {
             self.tail = BytesMut::new(); // an idle connection keeps no large buffer
         }
-        Pin::new(socket).poll_flush(cx)
+        ready!(Pin::new(socket).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     fn advance(&mut self, mut n: usize) {
