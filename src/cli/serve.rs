@@ -83,14 +83,8 @@ pub struct DevArgs {
 /// Runs `tidelog serve` to its end and returns the exit code of the process.
 pub fn run(args: ServeArgs) -> u8 {
     let mode = Mode::Serve { trust_loopback: args.insecure_operator_on_loopback };
-    let flags = Flags {
-        config: args.config,
-        data: args.data,
-        listen: args.listen,
-        socket: args.socket,
-        tls: args.tls.into(),
-        accept_data_loss: args.accept_data_loss,
-    };
+    let flags =
+        Flags { config: args.config, data: args.data, listen: args.listen, socket: args.socket, tls: args.tls.into(), accept_data_loss: args.accept_data_loss };
     serve(mode, flags, |_| {})
 }
 

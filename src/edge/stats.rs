@@ -235,7 +235,12 @@ impl Stats {
             metrics.extend([
                 ("tidelog_tls_handshakes_failed", "Handshakes of TLS that came to nothing", true, n(&self.0.tls_handshakes_failed_total)),
                 ("tidelog_tls_reload_failures", "Changes of certificate files that could not be used", true, n(&self.0.tls_reload_failures_total)),
-                ("tidelog_tls_reload_failing", "1 while the certificate files cannot be used, and the old ones are in force", false, f64::from(tls.failed.is_some())),
+                (
+                    "tidelog_tls_reload_failing",
+                    "1 while the certificate files cannot be used, and the old ones are in force",
+                    false,
+                    f64::from(tls.failed.is_some()),
+                ),
                 ("tidelog_tls_certificate_expires_seconds", "When the certificate in force ends, in seconds since 1970", false, tls.not_after.0 as f64 / 1e6),
             ]);
         }

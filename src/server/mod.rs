@@ -19,6 +19,7 @@ use crate::log::memory::Memory;
 use crate::log::rocks::{Rocks, RocksOptions};
 use crate::types::{TimeUs, limits};
 
+pub mod authority;
 pub mod config;
 mod handles;
 mod listen;
@@ -31,6 +32,7 @@ pub mod store {
 }
 
 pub use config::{Config, Flags, Mode, Storage};
+use tls::{Certificates, Gate, Wants};
 
 /// How long open connections may take to end once the broker stops.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -79,17 +81,18 @@ impl Server {
         // Before the engine asks how many files it may open.
         let connections = handles::connections(config.raw.limits.connections);
         // First the doors, so that a port in use costs no recovery; nobody is let in before the broker is open.
-        let live = match &config.tls {
-            Some(tls) => Some(tls::start(tls).await.map_err(|message| StartError { message, exit_code: 2 })?),
+        let certificates = match config.tls.clone() {
+            Some(tls) => Some(Certificates::read(tls).await.map_err(|message| StartError { message, exit_code: 2 })?),
             None => None,
         };
-        let gate = |wants| live.clone().map(|live| tls::Gate { live, wants });
-        let mut ports = vec![Port::bind(&config.listen, "--listen", gate(tls::Wants::Anybody)).await?];
-        if let Some(listen) = config.tls.as_ref().and_then(|tls| tls.clients.as_ref()?.listen.as_ref()) {
-            ports.push(Port::bind(listen, "--mtls-listen", gate(tls::Wants::Certificates)).await?);
-        }
+        let gate = |wants| certificates.as_ref().map(|certificates| certificates.gate(wants));
+        let main = Port::bind(&config.listen, "--listen", gate(Wants::Anybody)).await?;
+        let mtls = match config.tls.as_ref().and_then(|tls| tls.clients.as_ref()?.listen.as_ref()) {
+            Some(listen) => Some(Port::bind(listen, "--mtls-listen", gate(Wants::Certificates)).await?),
+            None => None,
+        };
         let broker = open(&config).await?;
-        match Self::serve(&config, connections, ports, live, broker.clone()) {
+        match Self::serve(&config, connections, (main, mtls), certificates, broker.clone()) {
             Ok(server) => Ok(server),
             Err(error) => {
                 let _ = broker.close().await;
@@ -98,7 +101,13 @@ impl Server {
         }
     }
 
-    fn serve(config: &Config, connections: u64, ports: Vec<Port>, live: Option<tls::Live>, broker: Broker) -> Result<Self, StartError> {
+    fn serve(
+        config: &Config,
+        connections: u64,
+        (main, mtls): (Port, Option<Port>),
+        certificates: Option<Certificates>,
+        broker: Broker,
+    ) -> Result<Self, StartError> {
         let mut unix = Vec::new();
         for (index, path) in config.sockets.iter().enumerate() {
             match listen::bind_unix(path) {
@@ -108,7 +117,7 @@ impl Server {
             }
         }
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (address, mtls_address) = (ports[0].address, ports.get(1).map(|port| port.address));
+        let (address, mtls_address) = (main.address, mtls.as_ref().map(|port| port.address));
         let doors = Doors {
             trust_loopback: config.trust_loopback(),
             listen: Some(address),
@@ -134,16 +143,16 @@ impl Server {
         };
         let sockets = unix.iter().map(|(_, path)| path.clone()).collect();
         tasks.spawn(forget_old_rows(broker.clone(), stop.clone()));
-        if let (Some(tls), Some(live)) = (config.tls.clone(), live) {
-            tasks.spawn(tls::keep_fresh(tls, live, door.edge.stats().clone(), stop.clone()));
+        let scheme = if certificates.is_some() { "https" } else { "http" };
+        if let Some(certificates) = certificates {
+            tasks.spawn(certificates.keep_fresh(door.edge.stats().clone(), stop.clone()));
         }
-        for Port { listener, gate, .. } in ports {
+        for Port { listener, gate, .. } in [Some(main), mtls].into_iter().flatten() {
             tasks.spawn(listen::tcp(door.clone(), listener, gate));
         }
         for (socket, path) in unix {
             tasks.spawn(listen::unix(door.clone(), socket, path));
         }
-        let scheme = if config.tls.is_some() { "https" } else { "http" };
         Ok(Self { address, mtls_address, scheme, sockets, broker, stop, tasks })
     }
 
@@ -211,11 +220,11 @@ impl Server {
 struct Port {
     listener: TcpListener,
     address: SocketAddr,
-    gate: Option<tls::Gate>,
+    gate: Option<Gate>,
 }
 
 impl Port {
-    async fn bind(listen: &str, flag: &str, gate: Option<tls::Gate>) -> Result<Self, StartError> {
+    async fn bind(listen: &str, flag: &str, gate: Option<Gate>) -> Result<Self, StartError> {
         let refuse = |e| StartError::failed(format!("Cannot listen on {listen}: {e}. Choose another address with {flag} HOST:PORT."));
         let listener = TcpListener::bind(listen).await.map_err(refuse)?;
         let address = listener.local_addr().map_err(|e| StartError::failed(format!("The listener has no address: {e}.")))?;

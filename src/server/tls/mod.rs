@@ -22,7 +22,7 @@ mod reload;
 mod subjects;
 
 pub use files::Loaded;
-pub use reload::{keep_fresh, start};
+pub use reload::Certificates;
 
 /// What Go's server says, which people know how to search for.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.0 400 Bad Request\r\nConnection: close\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Live, Loaded};
+use super::{Gate, Live, Loaded, Wants};
 use crate::edge::Stats;
 use crate::server::config::Tls;
 use crate::types::TimeUs;
@@ -20,12 +20,11 @@ use crate::types::TimeUs;
 /// How often the files are looked at. A new certificate is in use after two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Reads the files for the first time.
-///
-/// # Errors
-/// See [`Loaded::read`].
-pub async fn start(tls: &Tls) -> Result<Live, String> {
-    Ok(Arc::new(ArcSwap::from_pointee(read(tls).await?)))
+/// The files, what is in force of them, and which ones those were.
+pub struct Certificates {
+    tls: Tls,
+    live: Live,
+    used: Looks,
 }
 
 async fn read(tls: &Tls) -> Result<Loaded, String> {
@@ -45,36 +44,58 @@ impl Looks {
     }
 }
 
-/// Looks after the files until the broker stops.
-pub async fn keep_fresh(tls: Tls, live: Live, stats: Stats, stop: CancellationToken) {
-    stats.tls_loaded(live.load().not_after);
-    let mut hangup = signal(SignalKind::hangup()).ok();
-    let mut used = Looks::of(&tls);
-    let mut last = used.clone();
-    let mut look = tokio::time::interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        let told = tokio::select! {
-            () = stop.cancelled() => return,
-            _ = look.tick() => false,
-            Some(()) = async { hangup.as_mut()?.recv().await } => true,
-        };
-        let now = Looks::of(&tls);
-        let settled = now == std::mem::replace(&mut last, now.clone());
-        if !told && (now == used || !settled) {
-            continue;
-        }
-        // What was looked at before it was read may have changed since: then the next look finds that.
-        used = now;
-        match read(&tls).await {
-            Ok(loaded) => {
-                stats.tls_loaded(loaded.not_after);
-                tracing::info!(expires = %loaded.not_after, "the certificates were read again; new connections use them");
-                live.store(Arc::new(loaded));
+impl Certificates {
+    /// Reads the files for the first time.
+    ///
+    /// # Errors
+    /// See [`Loaded::read`].
+    pub async fn read(tls: Tls) -> Result<Self, String> {
+        // The looks come first: whatever changes while the files are read is found later.
+        let used = Looks::of(&tls);
+        let live = Arc::new(ArcSwap::from_pointee(read(&tls).await?));
+        Ok(Self { tls, live, used })
+    }
+
+    /// The way in for connections of one listener.
+    pub fn gate(&self, wants: Wants) -> Gate {
+        Gate { live: self.live.clone(), wants }
+    }
+
+    /// Looks after the files until the broker stops.
+    pub fn keep_fresh(self, stats: Stats, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+        stats.tls_loaded(self.live.load().not_after);
+        // Here, so that no signal falls between the start and the first turn of the task.
+        let hangup = signal(SignalKind::hangup()).ok();
+        self.look_after(hangup, stats, stop)
+    }
+
+    async fn look_after(mut self, mut hangup: Option<Signal>, stats: Stats, stop: CancellationToken) {
+        let mut last = self.used.clone();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let told = tokio::select! {
+                () = stop.cancelled() => return,
+                _ = look.tick() => false,
+                Some(()) = async { hangup.as_mut()?.recv().await } => true,
+            };
+            let now = Looks::of(&self.tls);
+            let settled = now == std::mem::replace(&mut last, now.clone());
+            if !told && (now == self.used || !settled) {
+                continue;
             }
-            Err(why) => {
-                tracing::error!("the certificates could not be read again, and the old ones stay in force: {why}");
-                stats.tls_failed(why);
+            self.used = now;
+            match read(&self.tls).await {
+                Ok(loaded) => {
+                    let expires = loaded.not_after;
+                    self.live.store(Arc::new(loaded));
+                    stats.tls_loaded(expires);
+                    tracing::info!(%expires, "the certificates were read again; new connections use them");
+                }
+                Err(why) => {
+                    tracing::error!("the certificates could not be read again, and the old ones stay in force: {why}");
+                    stats.tls_failed(why);
+                }
             }
         }
     }
