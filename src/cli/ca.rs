@@ -133,7 +133,7 @@ impl Init {
             .create(dir)
             .map_err(|e| Failure::failed(format!("The folder {} cannot be made: {e}.", dir.display())))?;
         for name in ["ca.crt", "ca.key", "server.crt", "server.key"] {
-            must_be_free(&dir.join(name))?;
+            must_be_free(&dir.join(name), "choose another folder")?;
         }
         let (authority, own) = Authority::new(&cluster, today()).map_err(Failure::failed)?;
         let server = authority.sign(&whom, today()).map_err(Failure::failed)?;
@@ -175,19 +175,19 @@ impl Folder {
     fn create(&self, file: &str, whom: &For, replace: bool, json: bool) -> Outcome {
         let authority = self.authority()?;
         if !replace {
-            must_be_free(&self.dir.join(format!("{file}.crt")))?;
-            must_be_free(&self.dir.join(format!("{file}.key")))?;
+            must_be_free(&self.dir.join(format!("{file}.crt")), "--replace puts a new one there")?;
+            must_be_free(&self.dir.join(format!("{file}.key")), "--replace puts a new one there")?;
         }
         let pair = authority.sign(whom, today()).map_err(Failure::failed)?;
         let files = put(&self.dir, file, &pair, replace)?;
-        let at = |name: &str| self.dir.join(name).display().to_string();
-        let pair = format!("{} {}", at(&format!("{file}.crt")), at(&format!("{file}.key")));
+        let shown = |name: &str| self.dir.join(name).display().to_string();
         let next = match whom {
             For::User(name) => format!(
                 "It stands for the user {name} (`tidelog user create {name}`, if there is none yet) and is shown with\n\n    \
-                 tidelog whoami --url https://HOST:4523 --ca-file {} --cert-file {}\n",
-                at("ca.crt"),
-                pair.replacen(' ', " --cert-key-file ", 1)
+                 tidelog whoami --url https://HOST:4523 --ca-file {} --cert-file {} --cert-key-file {}\n",
+                shown("ca.crt"),
+                shown(&format!("{file}.crt")),
+                shown(&format!("{file}.key"))
             ),
             For::Node(_) => "It is for calls below /v1/cluster.\n".to_owned(),
             For::Server(_) => "A broker that uses these files reads them again within seconds; no connection is dropped.\n".to_owned(),
@@ -208,10 +208,10 @@ impl Folder {
     }
 }
 
-fn must_be_free(path: &Path) -> Outcome {
+fn must_be_free(path: &Path, otherwise: &str) -> Outcome {
     match path.symlink_metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        _ => Err(Failure::Exit { code: CONFLICT, message: format!("{} is there already, and was left alone; choose another folder.", path.display()) }),
+        _ => Err(Failure::Exit { code: CONFLICT, message: format!("{} is there already and was left alone; {otherwise}.", path.display()) }),
     }
 }
 

@@ -284,6 +284,36 @@ mod tests {
         }
     }
 
+    /// Takes everything, and has it out when it is asked the second time.
+    #[derive(Default)]
+    struct Holding {
+        held: bool,
+    }
+
+    impl AsyncWrite for Holding {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+            self.held = true;
+            Poll::Ready(Ok(buf.len()))
+        }
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            if std::mem::take(&mut self.held) { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_the_socket_holds_is_not_out() {
+        let (mut outbox, mut socket) = (Outbox::default(), Holding::default());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        outbox.push(Opcode::Text, Bytes::from_static(b"x"));
+        assert!(outbox.poll_drain(&mut socket, &mut cx, &mut 0).is_pending());
+        assert_eq!((outbox.len(), outbox.is_empty()), (0, false), "or nobody would ask the socket again");
+        assert!(outbox.poll_drain(&mut socket, &mut cx, &mut 0).is_ready());
+        assert!(outbox.is_empty());
+    }
+
     fn drain(outbox: &mut Outbox, socket: &mut Slow) -> Poll<()> {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         outbox.poll_drain(socket, &mut cx, &mut 0).map(|r| r.unwrap())
