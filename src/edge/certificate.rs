@@ -158,7 +158,8 @@ impl fmt::Debug for Shown {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{BasicConstraints, BmpString, CertificateParams, DistinguishedName, DnType, DnValue, Ia5String, IsCa, KeyPair, PrintableString};
+    use rcgen::string::{BmpString, Ia5String, PrintableString};
+    use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, KeyPair};
 
     use super::*;
 
@@ -250,6 +251,19 @@ mod tests {
         assert!(read(&der, &c1).unwrap_err().contains("bytes follow"));
         for end in [0, 1, 2, 40, der.len() - 2] {
             assert!(read(&der[..end], &c1).unwrap_err().contains("no X.509"), "{end}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_with_any_byte_changed_is_read_or_refused() {
+        let c1 = ClusterId::parse("c1").unwrap();
+        let good = certificate(vec![(DnType::CommonName, "user-a".into()), (DnType::OrganizationalUnitName, "c1".into())], |_| {});
+        for at in 0..good.len() {
+            for change in [1, 0x20, 0x80, 0xff] {
+                let mut der = good.clone();
+                der[at] ^= change;
+                let _ = (read(&der, &c1), cluster(&der), validity(&der)); // no panic
+            }
         }
     }
 
