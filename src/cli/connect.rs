@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::failure::{Failure, Outcome};
 use super::kept;
 use super::remote::{LOCAL, Remote, Remotes};
-use crate::client::{Client, DEFAULT_PORT, Endpoint, Protocol};
+use crate::client::{Client, DEFAULT_PORT, Endpoint, Protocol, Tls};
 
 /// Options of every command that speaks to a broker.
 #[derive(Clone, Debug, Default, Args)]
@@ -17,7 +17,7 @@ pub struct Connect {
     /// Unix socket of the broker [env: TIDELOG_SOCKET]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Address of the broker, such as http://127.0.0.1:4080 [env: TIDELOG_URL]
+    /// Address of the broker, such as http://127.0.0.1:4080 or https://broker:4080 [env: TIDELOG_URL]
     #[arg(long, global = true, value_name = "URL")]
     pub url: Option<String>,
     /// Broker that has a name, see `tidelog remote` [env: TIDELOG_REMOTE]
@@ -26,6 +26,15 @@ pub struct Connect {
     /// File that holds the key [env: TIDELOG_KEY holds the key itself]
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// Believe the authorities in this file (PEM) instead of the system's [env: TIDELOG_CA_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Certificate (PEM) by which the broker knows you [env: TIDELOG_CERT_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub cert_file: Option<PathBuf>,
+    /// Key of the certificate (PEM) [env: TIDELOG_CERT_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub cert_key_file: Option<PathBuf>,
     /// Print NDJSON on stdout
     #[arg(long, global = true)]
     pub json: bool,
@@ -69,7 +78,9 @@ impl Connect {
             let text = std::fs::read_to_string(path).map_err(|e| Failure::Usage(format!("The key file {} cannot be read: {e}.", path.display())))?;
             Ok(text.trim().to_owned())
         };
-        let session = || Some(std::fs::read_to_string(kept::session_file(&endpoint, env)?).ok()?.trim().to_owned());
+        let (tls, certified) = self.tls(&endpoint, env)?;
+        // A session would beat the certificate, and nobody would know why.
+        let session = || if certified { None } else { Some(std::fs::read_to_string(kept::session_file(&endpoint, env)?).ok()?.trim().to_owned()) };
         let key_file = remote.as_ref().and_then(|remote| remote.key_file.as_deref());
         let of_remote = || remote.as_ref().map(|remote| format!("the key of remote {}", remote.name));
         let early = || session().filter(|_| session_first);
@@ -85,7 +96,30 @@ impl Connect {
             WireArg::Json => Protocol::Json,
         };
         let remote = remote.map(|remote| remote.name);
-        Ok(Meant { client: Client::new(endpoint, protocol, key.as_deref())?, remote, first })
+        Ok(Meant { client: Client::with_tls(endpoint, protocol, key.as_deref(), &tls)?, remote, first })
+    }
+
+    /// Whom to believe and what to show, and whether that is a certificate.
+    fn tls(&self, endpoint: &Endpoint, env: impl Fn(&str) -> Option<String>) -> Outcome<(Tls, bool)> {
+        let flags = [(&self.ca_file, "--ca-file"), (&self.cert_file, "--cert-file"), (&self.cert_key_file, "--cert-key-file")];
+        if !endpoint.is_tls() {
+            return match flags.into_iter().find(|(file, _)| file.is_some()) {
+                Some((_, flag)) => Err(Failure::Usage(format!("{flag} is of use with TLS only, and {endpoint} has none; write --url https://HOST:PORT."))),
+                None => Ok((Tls::default(), false)),
+            };
+        }
+        let given = |flag: &Option<PathBuf>, name: &str| flag.clone().or_else(|| env(name).map(PathBuf::from));
+        let read = |path: PathBuf| std::fs::read(&path).map_err(|e| Failure::Usage(format!("The file {} cannot be read: {e}.", path.display())));
+        let mut tls = Tls::default();
+        if let Some(path) = given(&self.ca_file, "TIDELOG_CA_FILE") {
+            tls = tls.believing(read(path)?);
+        }
+        match (given(&self.cert_file, "TIDELOG_CERT_FILE"), given(&self.cert_key_file, "TIDELOG_CERT_KEY_FILE")) {
+            (Some(certificate), Some(key)) => Ok((tls.showing(read(certificate)?, read(key)?), true)),
+            (None, None) => Ok((tls, false)),
+            (Some(_), None) => Err(Failure::Usage("A certificate is given without its key; say --cert-key-file FILE too.".into())),
+            (None, Some(_)) => Err(Failure::Usage("A certificate's key is given without the certificate; say --cert-file FILE too.".into())),
+        }
     }
 
     fn discover(
@@ -168,6 +202,35 @@ mod tests {
         assert_eq!(found_with(with_url, &env, false, &live, "{").unwrap(), "http://f:1");
         assert_eq!(found_with(Connect::default(), &env[2..], false, &live, "{").unwrap_err().exit_code(), 2);
         assert_eq!(found_with(remote("absent"), &env, false, &live, file).unwrap_err().exit_code(), 3);
+    }
+
+    #[test]
+    fn certificates_are_whole_and_for_tls_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            std::fs::write(dir.path().join(name), name).unwrap();
+            Some(dir.path().join(name))
+        };
+        let tls = |connect: Connect, endpoint: &str, env: &[(&str, &str)]| {
+            let env = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+            connect.tls(&Endpoint::parse(endpoint).unwrap(), env).map(|(_, certified)| certified)
+        };
+        let pair = || Connect { ca_file: file("ca"), cert_file: file("crt"), cert_key_file: file("key"), ..Connect::default() };
+        assert!(tls(pair(), "https://h", &[]).unwrap());
+        assert!(!tls(Connect { ca_file: file("ca"), ..Connect::default() }, "https://h", &[]).unwrap());
+        let cert = file("crt").unwrap().display().to_string();
+        let environment = [("TIDELOG_CERT_FILE", &*cert), ("TIDELOG_CERT_KEY_FILE", &*cert)];
+        assert!(tls(Connect::default(), "https://h", &environment).unwrap());
+        assert!(!tls(Connect::default(), "http://h", &environment).unwrap(), "the environment is for all brokers");
+        for (connect, endpoint, word) in [
+            (pair(), "http://h", "of use with TLS only"),
+            (pair(), "unix:/x", "of use with TLS only"),
+            (Connect { cert_file: file("crt"), ..Connect::default() }, "https://h", "--cert-key-file"),
+            (Connect { cert_key_file: file("key"), ..Connect::default() }, "https://h", "--cert-file"),
+            (Connect { ca_file: Some("/nowhere".into()), ..Connect::default() }, "https://h", "/nowhere"),
+        ] {
+            assert!(matches!(tls(connect, endpoint, &[]), Err(Failure::Usage(message)) if message.contains(word)), "{word}");
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@
 mod access;
 mod admin;
 mod bench;
+#[cfg(feature = "server")]
+mod ca;
 mod connect;
 mod explain;
 mod failure;
@@ -101,6 +103,10 @@ enum Command {
     #[cfg(feature = "server")]
     #[command(subcommand)]
     Store(store::Store),
+    /// Make a certificate authority, and certificates for the broker, its users and nodes.
+    #[cfg(feature = "server")]
+    #[command(subcommand)]
+    Ca(ca::Ca),
     /// Print what an error code means.
     Explain(explain::Explain),
     /// Print completions for a shell.
@@ -158,6 +164,8 @@ fn run(connect: Connect, command: Command) -> Outcome {
         Command::Remote(command) => command.run(&connect),
         #[cfg(feature = "server")]
         Command::Store(command) => command.run(connect.json),
+        #[cfg(feature = "server")]
+        Command::Ca(command) => command.run(connect.json),
         client => {
             let runtime = tokio::runtime::Runtime::new().map_err(|e| Failure::failed(format!("No runtime could be started: {e}.")))?;
             // The first Ctrl-C only cuts the time of `verify` short; it has a verdict to give, and streams to remove.
@@ -289,6 +297,17 @@ mod tests {
             "tidelog store check --data d --stream orders --json",
             "tidelog completion bash",
             "tidelog explain session_fenced",
+            #[cfg(feature = "server")]
+            "tidelog ca init --dir d --cluster c --host a --host b",
+            #[cfg(feature = "server")]
+            "tidelog ca create-api-certificate alice --dir d",
+            #[cfg(feature = "server")]
+            "tidelog ca create-node-certificate 6f2b1c1e-8a44-4c39-9d7e-0d8b5a0f3f11 --dir d --replace",
+            #[cfg(feature = "server")]
+            "tidelog ca create-server-certificate --dir d --host a,b --replace",
+            #[cfg(feature = "server")]
+            "tidelog serve --tls-cert c --tls-key k --client-ca a --mtls-listen 127.0.0.1:4523",
+            "tidelog stream ls --url https://h:4523 --ca-file a --cert-file c --cert-key-file k",
             #[cfg(feature = "server")]
             "tidelog serve --socket /run/t.sock --data d --listen 127.0.0.1:0",
             #[cfg(feature = "server")]

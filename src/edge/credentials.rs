@@ -2,7 +2,8 @@
 
 use http::{Extensions, HeaderMap, header};
 
-use super::auth::{Certificate, Ticket};
+use super::auth::Ticket;
+use super::certificate::Shown;
 use super::{Face, Peer};
 use crate::broker::{Login, Principal, credential_id};
 use crate::types::{Code, Error, Result};
@@ -20,9 +21,8 @@ impl Face {
         if let Some(Ticket(ticket)) = extensions.get::<Ticket>() {
             return self.shown(peer, ticket).await;
         }
-        match extensions.get::<Certificate>() {
-            Some(Certificate::User(name)) => self.broker().certificate(name).await,
-            Some(Certificate::Node(_)) => Ok(self.broker().node()),
+        match extensions.get::<Shown>() {
+            Some(certificate) => certificate.principal(self.broker()).await,
             None => Ok(peer.map_or(Principal::Anonymous, |peer| self.settings().doors.principal(peer))),
         }
     }

@@ -14,6 +14,7 @@ use crate::broker::{Broker, Origin, calling_on};
 
 pub mod auth;
 pub mod callers;
+pub mod certificate;
 pub mod conversation;
 mod credentials;
 pub mod evernest;

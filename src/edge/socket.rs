@@ -1,7 +1,7 @@
 //! A connection's bytes, whichever listener it came from.
 //!
 //! One concrete type, so that an upgraded connection can be taken out of the HTTP library again without a second buffer. It is also
-//! the one place that sees a peer which takes nothing: the same for every carrier, over HTTP/1 and HTTP/2.
+//! the one place that sees a peer which takes nothing: the same for every carrier, over HTTP/1 and HTTP/2, in the open and inside TLS.
 
 use std::io::{ErrorKind, IoSlice, Result};
 use std::pin::Pin;
@@ -12,17 +12,27 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_rustls::server::TlsStream;
 
 use super::callers::Caller;
 use super::stats::Slot;
 use crate::types::limits;
 
+/// A connection as the carriers see it.
+#[derive(Debug)]
+pub enum Socket {
+    /// As the bytes travel.
+    Plain(Line),
+    /// What is said inside TLS. Behind a box, so that connections without it are as small as ever.
+    Tls(Box<TlsStream<Line>>),
+}
+
 /// A TCP or Unix connection and its place among the counted connections, given back when it is dropped.
 #[derive(Debug)]
-pub struct Socket {
+pub struct Line {
     stream: Stream,
     slot: Slot,
-    _caller: Option<Caller>,
+    caller: Option<Caller>,
     patience: Option<Duration>,
     /// Runs while bytes wait and the peer takes none.
     blocked: Option<Pin<Box<Sleep>>>,
@@ -37,23 +47,57 @@ enum Stream {
 }
 
 impl Socket {
-    /// A TCP connection. It fails once bytes have waited for `patience` and the peer took none, or the peer has vanished.
+    /// See [`Line::tcp`].
     pub fn tcp(stream: TcpStream, slot: Slot, caller: Option<Caller>, patience: Duration) -> Self {
-        let socket = Self { stream: Stream::Tcp(stream), slot, _caller: caller, patience: Some(patience), blocked: None, full: None };
-        socket.let_kernel_judge(true);
-        socket
+        Self::Plain(Line::tcp(stream, slot, caller, patience))
     }
 
-    /// A Unix connection. `patience` as above.
+    /// See [`Line::unix`].
     pub fn unix(stream: UnixStream, slot: Slot, patience: Duration) -> Self {
-        Self { stream: Stream::Unix(stream), slot, _caller: None, patience: Some(patience), blocked: None, full: None }
+        Self::Plain(Line::unix(stream, slot, patience))
     }
 
     /// For a WebSocket, whose own clock says goodbye before it lets go of a peer that takes nothing.
     pub fn watched_elsewhere(mut self) -> Self {
+        match &mut self {
+            Self::Plain(line) => line.watched_elsewhere(),
+            Self::Tls(tls) => tls.get_mut().0.watched_elsewhere(),
+        }
+        self
+    }
+}
+
+impl Line {
+    /// A TCP connection. It fails once bytes have waited for `patience` and the peer took none, or the peer has vanished.
+    pub fn tcp(stream: TcpStream, slot: Slot, caller: Option<Caller>, patience: Duration) -> Self {
+        let line = Self { stream: Stream::Tcp(stream), slot, caller, patience: Some(patience), blocked: None, full: None };
+        line.let_kernel_judge(true);
+        line
+    }
+
+    /// A Unix connection. `patience` as above.
+    pub fn unix(stream: UnixStream, slot: Slot, patience: Duration) -> Self {
+        Self { stream: Stream::Unix(stream), slot, caller: None, patience: Some(patience), blocked: None, full: None }
+    }
+
+    fn watched_elsewhere(&mut self) {
         (self.patience, self.blocked) = (None, None);
         self.let_kernel_judge(false);
-        self
+    }
+
+    /// The first byte that the peer sends, which stays to be read; `None` when it sends nothing any more.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn first_byte(&self) -> Result<Option<u8>> {
+        let mut byte = [0];
+        let Stream::Tcp(stream) = &self.stream else { return Err(ErrorKind::Unsupported.into()) };
+        Ok((stream.peek(&mut byte).await? == 1).then_some(byte[0]))
+    }
+
+    /// The peer has shown who it is: it does not count among the strangers of its address any more.
+    pub fn is_known(&mut self) {
+        self.caller = None;
     }
 
     /// Whether the kernel ends the connection when the peer acknowledges nothing for [`limits::PEER_DEAD`]. Alone it would try for a quarter of
@@ -99,13 +143,13 @@ macro_rules! either {
     };
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for Line {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         either!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for Line {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
         let this = self.get_mut();
         let written = either!(this, stream => Pin::new(stream).poll_write(cx, buf));
@@ -131,6 +175,43 @@ impl AsyncWrite for Socket {
     }
 }
 
+macro_rules! inside {
+    ($self:expr, $socket:ident => $call:expr) => {
+        match $self.get_mut() {
+            Socket::Plain($socket) => $call,
+            Socket::Tls($socket) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        inside!(self, socket => Pin::new(socket).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+        inside!(self, socket => Pin::new(socket).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        inside!(self, socket => Pin::new(socket).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        inside!(self, socket => Pin::new(socket).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        inside!(self, socket => Pin::new(socket).poll_shutdown(cx))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -140,9 +221,9 @@ mod tests {
 
     const MOMENT: Duration = Duration::from_millis(40);
 
-    fn pair(stats: &Stats) -> (Socket, UnixStream) {
+    fn pair(stats: &Stats) -> (Line, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Socket::unix(ours, stats.enter(1).unwrap(), MOMENT), theirs)
+        (Line::unix(ours, stats.enter(1).unwrap(), MOMENT), theirs)
     }
 
     fn slow(stats: &Stats) -> f64 {
@@ -179,8 +260,8 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut theirs = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (ours, _) = listener.accept().await.unwrap();
-        let mut socket = Socket::tcp(ours, stats.enter(1).unwrap(), None, Duration::from_secs(3600));
-        let timeout = |socket: &Socket| match &socket.stream {
+        let mut socket = Line::tcp(ours, stats.enter(1).unwrap(), None, Duration::from_secs(3600));
+        let timeout = |socket: &Line| match &socket.stream {
             Stream::Tcp(stream) => SockRef::from(stream).tcp_user_timeout().unwrap(),
             Stream::Unix(_) => None,
         };
@@ -194,16 +275,22 @@ mod tests {
         socket.full = Instant::now().checked_sub(limits::SOCKET_FULL_LATELY);
         socket.write_all(b"x").await.unwrap();
         assert_eq!(timeout(&socket), Some(limits::PEER_DEAD));
-        assert_eq!(timeout(&socket.watched_elsewhere()).unwrap_or_default(), Duration::ZERO);
+        socket.watched_elsewhere();
+        assert_eq!(timeout(&socket).unwrap_or_default(), Duration::ZERO);
     }
 
     #[tokio::test]
     async fn a_websocket_keeps_its_own_time() {
         let stats = Stats::default();
-        let (socket, _theirs) = pair(&stats);
-        let mut socket = socket.watched_elsewhere();
+        let (mut socket, _theirs) = pair(&stats);
+        socket.watched_elsewhere();
         let written = tokio::time::timeout(3 * MOMENT, socket.write_all(&vec![0; 8 << 20])).await;
         assert!(written.is_err(), "it waits on");
         assert_eq!(slow(&stats), 0.0);
+    }
+
+    #[test]
+    fn tls_makes_no_connection_larger_than_its_line() {
+        assert_eq!(size_of::<Socket>(), size_of::<Line>());
     }
 }

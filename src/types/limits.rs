@@ -114,6 +114,12 @@ pub const BODY_GRACE: Duration = Duration::from_secs(10);
 pub const BODY_MIN_RATE: u64 = 1024;
 /// Time for a connection without a credential to send `auth`.
 pub const AUTH_DEADLINE: Duration = Duration::from_secs(5);
+/// Time for the handshake of TLS, from the first byte to the last. Over a bad line it is four round trips and a few hundredths of a second of work.
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
+/// Bytes that TLS holds for one socket that takes nothing, beside what the kernel holds: two of its largest records.
+pub const TLS_BUFFER_BYTES: usize = 32 * 1024;
+/// Largest file of certificates or a key: several hundred authorities. More is not what was meant.
+pub const TLS_FILE_BYTES: usize = 1024 * 1024;
 /// How often an idle connection is pinged.
 pub const PING_EVERY: Duration = Duration::from_secs(20);
 /// A peer silent for this long is gone: a WebSocket that answers no ping, and any TCP connection whose peer acknowledges nothing. The kernel

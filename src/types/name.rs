@@ -109,6 +109,10 @@ name!(
     UserName, "user name", &[]
 );
 name!(
+    /// Id of a cluster: what its CA and all its certificates have in common.
+    ClusterId, "cluster id", false
+);
+name!(
     /// Name of a user key, unique among its user's.
     KeyName, "key name", &[]
 );

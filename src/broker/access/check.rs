@@ -11,7 +11,7 @@ use crate::broker::{Broker, loader};
 use crate::log::rows::{self, ApiKeyId, value};
 use crate::log::{Key, RowKey};
 use crate::types::id::OPERATOR_USER;
-use crate::types::{Action, Code, Error, PrincipalId, Result, Right, StreamId, StreamName, UserName};
+use crate::types::{Action, Code, Error, PrincipalId, Result, Right, StreamId, StreamName, TimeUs, UserName};
 
 impl Broker {
     /// Who shows this key, session token or ticket. A ticket is used up by it.
@@ -55,22 +55,22 @@ impl Broker {
         Ok(Principal::Known(identity))
     }
 
-    /// The user a client certificate names, as a console credential (`surfaces.md` F2).
+    /// The user a client certificate names, as a console credential until the certificate `expires` (`surfaces.md` F2).
     ///
     /// # Errors
-    /// `unauthenticated` when there is no such user, or it is disabled.
-    pub async fn certificate(&self, user: &str) -> Result<Principal> {
-        let found = self.known_certificate(user).await;
+    /// `unauthenticated` when there is no such user, or it is disabled; `session_expired`.
+    pub async fn certificate(&self, user: &str, expires: Option<TimeUs>) -> Result<Principal> {
+        let found = self.known_certificate(user, expires).await;
         if found.as_ref().is_err_and(|error| error.code == Code::Unauthenticated) {
             self.credential_refused("certificate", None);
         }
         found
     }
 
-    async fn known_certificate(&self, user: &str) -> Result<Principal> {
+    async fn known_certificate(&self, user: &str, expires: Option<TimeUs>) -> Result<Principal> {
         let name = UserName::parse(user).map_err(|_| unknown_credential())?;
         let id = self.user_id(&name).await?.ok_or_else(unknown_credential)?;
-        let identity = Identity::new(Kind::Console, id, 0, None, None);
+        let identity = Identity::new(Kind::Console, id, 0, None, expires);
         self.inner.access.note(&identity);
         self.standing(&identity).await?;
         Ok(Principal::Known(identity))
@@ -131,7 +131,8 @@ impl Broker {
 
     async fn standing(&self, identity: &Identity) -> Result<Standing> {
         if identity.expires().is_some_and(|at| at <= self.inner.world.now()) {
-            return Err(Error::new(Code::SessionExpired, "This session has ended; log in again."));
+            let what = if identity.key().is_some() { "This session has ended; log in again." } else { "This certificate has expired; connect with a new one." };
+            return Err(Error::new(Code::SessionExpired, what));
         }
         if let Some(known) = identity.standing() {
             return known;
@@ -316,7 +317,7 @@ fn identity_of(id: &ApiKeyId, row: &value::ApiKey) -> Option<Arc<Identity>> {
         value::api_key::Kind::Session => Kind::Console,
         value::api_key::Kind::Ticket | value::api_key::Kind::Unspecified => return None,
     };
-    let expires = (row.expires_us != 0).then_some(crate::types::TimeUs(row.expires_us));
+    let expires = (row.expires_us != 0).then_some(TimeUs(row.expires_us));
     Some(Identity::new(kind, row.user, row.source, Some(*id), expires))
 }
 

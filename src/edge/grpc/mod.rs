@@ -15,6 +15,7 @@ use tonic::Status;
 use tower::{Layer as _, Service as _};
 use tracing::Instrument as _;
 
+use super::certificate::Shown;
 use super::http::{RequestId, cors};
 use super::{Face, Peer, auth};
 use crate::broker::calling_from;
@@ -146,7 +147,8 @@ async fn admitted(face: Face, others: Others, peer: Peer, id: &str, request: Req
     if request.headers().len() > limits::HEADER_COUNT {
         return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
     }
-    let door = face.settings().doors.check(peer, request.uri(), request.headers()).and_then(|()| auth::check_no_key_in(request.uri().query()));
+    let certified = request.extensions().get::<Shown>().is_some();
+    let door = face.settings().doors.check(peer, certified, request.uri(), request.headers()).and_then(|()| auth::check_no_key_in(request.uri().query()));
     if let Err(error) = door {
         return failed(status::of(error, id));
     }

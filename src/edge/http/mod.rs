@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use tower::Service as _;
 
+use super::certificate::Shown;
 use super::{Face, Peer, auth, evernest, grpc, ops, sse, ws};
 use crate::broker::{Principal, calling_from};
 use crate::types::name::quote;
@@ -109,7 +110,8 @@ pub async fn handle(face: Face, router: Router, peer: Peer, mut request: Request
     request.extensions_mut().insert(RequestId(id.clone()));
     without_ticket(&mut request);
     let doors = &face.settings().doors;
-    let response = match doors.check(peer, request.uri(), request.headers()) {
+    let certified = request.extensions().get::<Shown>().is_some();
+    let response = match doors.check(peer, certified, request.uri(), request.headers()) {
         Err(error) if evernest::is_ours(request.uri().path()) => evernest::refused(error),
         Err(error) => Failure(error).into_response(),
         Ok(()) => calling_from(peer.origin(&id), past_the_door(&face, router, request)).await,
