@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::edge::callers::{Caller, Callers};
-use crate::edge::{Edge, Peer, Socket};
+use crate::edge::{Edge, Peer, Socket, Turn};
 use crate::types::limits;
 
 /// Pause after an accept that failed: out of file handles, most likely.
@@ -44,7 +44,9 @@ pub struct Door {
 
 /// Accepts TCP connections until told to stop.
 pub async fn tcp(door: Door, listener: TcpListener) {
+    let mut turn = Turn::default();
     loop {
+        turn.breathe().await;
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = door.stop.cancelled() => return,
