@@ -118,7 +118,7 @@ async fn prepared(broker: Broker) -> Broker {
 async fn usual(attacks: &[&'static Attack], time: Duration) {
     println!("| Attack | acked p99 alone, ms | beside | × | arrived p99 alone, ms | beside | × |\n|---|---|---|---|---|---|---|");
     let mut over = 0;
-    for attack in attacks {
+    for &attack in attacks {
         let broker = prepared(Broker::start()).await;
         let alone = quiet(&broker, time).await;
         let beside = honest(&broker, || attacked(broker.at, attack, time)).await;
@@ -135,7 +135,7 @@ async fn floor(attacks: &[&'static Attack], time: Duration) {
         "| Attack | alone | beside | × | beside it on another broker | × | beside its bytes into a sink | × | keeps to |\n|---|---|---|---|---|---|---|---|---|"
     );
     let mut counts = [0; 3];
-    for attack in attacks {
+    for &attack in attacks {
         let (broker, other) = (prepared(Broker::start()).await, prepared(Broker::start()).await);
         let recorded = replay::record(other.at, |at| (attack.run)(at, next_round())).await;
         let sink = replay::Sink::start();
@@ -175,9 +175,9 @@ async fn floor(attacks: &[&'static Attack], time: Duration) {
 async fn against(path: &str, attacks: &[&'static Attack], time: Duration) {
     println!("p99 acked in ms, medians of {TURNS} by turns; the other build is {path}\n");
     println!("| Attack | this alone | this beside | × | other alone | other beside | × | this / other |\n|---|---|---|---|---|---|---|---|");
-    for attack in attacks {
+    for &attack in attacks {
         let brokers = [prepared(Broker::start()).await, prepared(Broker::of(path, &[], &[])).await];
-        let (mut alone, mut beside) = ([const { Vec::new() }; 2], [const { Vec::new() }; 2]);
+        let (mut alone, mut beside) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
         for _ in 0..TURNS {
             for (n, broker) in brokers.iter().enumerate() {
                 alone[n].push(quiet(broker, time / 2).await.acked);

@@ -458,8 +458,8 @@ async fn p12_sessions_at_rest_and_sessions_on_their_way_are_poisoned_by_the_same
     for id in &ids {
         epochs.push(open(&mut c, "s", id).await);
     }
-    for (id, epoch) in ids.iter().zip(&epochs) {
-        send(&mut c, stamped("s", id, *epoch, 0, &["at rest"])).await;
+    for (n, (id, epoch)) in ids.iter().zip(&epochs).enumerate() {
+        assert_eq!(send(&mut c, stamped("s", id, *epoch, 0, &["at rest"])).await, stored(n as u64, 1));
     }
     let mut on_their_way = Vec::new();
     for (id, epoch) in ids.iter().zip(&epochs).skip(10) {

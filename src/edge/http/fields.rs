@@ -1,6 +1,5 @@
 //! A JSON object in a request body, taken apart strictly: no field twice, none that the route does not know.
 
-use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
