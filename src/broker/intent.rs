@@ -19,7 +19,7 @@ use crate::types::{Error, Events, OperationId, PrincipalId, ProducerId, Result, 
 /// Where an answer goes. The receiver may be gone; that is nobody's fault.
 pub type Reply<T> = oneshot::Sender<Result<T>>;
 
-/// One append session: (connection, stream, producer or none). Only the commit loop looks inside (P-12).
+/// One append session: (connection, stream, producer or none). Only the commit loop looks inside while anything of it is on its way (P-12).
 #[derive(Debug, Default)]
 pub struct Pipe {
     /// An append of it was refused; all later ones are, until `resume`.

@@ -25,12 +25,14 @@ pub mod ops;
 pub mod socket;
 pub mod sse;
 pub mod stats;
+pub mod turn;
 pub mod ws;
 
 pub use auth::Doors;
 pub use failures::Failures;
 pub use socket::Socket;
 pub use stats::Stats;
+pub use turn::Turn;
 
 /// What the faces are told at start.
 #[derive(Clone, Debug, Default)]

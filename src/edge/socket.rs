@@ -5,7 +5,7 @@
 
 use std::io::{ErrorKind, IoSlice, Result};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::callers::Caller;
 use super::stats::Slot;
+use super::turn::Turn;
 use crate::types::limits;
 
 /// A connection as the carriers see it.
@@ -38,6 +39,10 @@ pub struct Line {
     blocked: Option<Pin<Box<Sleep>>>,
     /// When bytes last waited. Not long ago, the kernel does not judge the peer.
     full: Option<Instant>,
+    /// How long it has been read without waiting for the peer: no peer keeps a thread to itself, whatever reads it.
+    reading: Turn,
+    /// The same of writing.
+    writing: Turn,
 }
 
 #[derive(Debug)]
@@ -70,14 +75,18 @@ impl Socket {
 impl Line {
     /// A TCP connection. It fails once bytes have waited for `patience` and the peer took none, or the peer has vanished.
     pub fn tcp(stream: TcpStream, slot: Slot, caller: Option<Caller>, patience: Duration) -> Self {
-        let line = Self { stream: Stream::Tcp(stream), slot, caller, patience: Some(patience), blocked: None, full: None };
+        let line = Self::new(Stream::Tcp(stream), slot, caller, patience);
         line.let_kernel_judge(true);
         line
     }
 
     /// A Unix connection. `patience` as above.
     pub fn unix(stream: UnixStream, slot: Slot, patience: Duration) -> Self {
-        Self { stream: Stream::Unix(stream), slot, caller: None, patience: Some(patience), blocked: None, full: None }
+        Self::new(Stream::Unix(stream), slot, None, patience)
+    }
+
+    fn new(stream: Stream, slot: Slot, caller: Option<Caller>, patience: Duration) -> Self {
+        Self { stream, slot, caller, patience: Some(patience), blocked: None, full: None, reading: Turn::default(), writing: Turn::default() }
     }
 
     fn watched_elsewhere(&mut self) {
@@ -112,6 +121,9 @@ impl Line {
 
     /// The outcome of a write, unless the peer has been blocked for too long.
     fn watch(&mut self, cx: &mut Context<'_>, written: Poll<Result<usize>>) -> Poll<Result<usize>> {
+        if written.is_pending() {
+            self.writing.rest();
+        }
         let Some(patience) = self.patience else { return written };
         if written.is_ready() {
             self.blocked = None;
@@ -145,19 +157,27 @@ macro_rules! either {
 
 impl AsyncRead for Line {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buf))
+        let this = self.get_mut();
+        ready!(this.reading.poll(cx));
+        let read = either!(this, stream => Pin::new(stream).poll_read(cx, buf));
+        if read.is_pending() {
+            this.reading.rest();
+        }
+        read
     }
 }
 
 impl AsyncWrite for Line {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
         let this = self.get_mut();
+        ready!(this.writing.poll(cx));
         let written = either!(this, stream => Pin::new(stream).poll_write(cx, buf));
         this.watch(cx, written)
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
         let this = self.get_mut();
+        ready!(this.writing.poll(cx));
         let written = either!(this, stream => Pin::new(stream).poll_write_vectored(cx, bufs));
         this.watch(cx, written)
     }
@@ -277,6 +297,27 @@ mod tests {
         assert_eq!(timeout(&socket), Some(limits::PEER_DEAD));
         socket.watched_elsewhere();
         assert_eq!(timeout(&socket).unwrap_or_default(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_always_ready_does_not_keep_the_thread_to_itself() {
+        let stats = Stats::default();
+        let (mut socket, mut theirs) = pair(&stats);
+        theirs.write_all(b"more than is read").await.unwrap();
+        socket.read_exact(&mut [0]).await.unwrap();
+        socket.write_all(b"x").await.unwrap();
+        for write in [false, true] {
+            let other = tokio::spawn(async {});
+            let mut calls = 0;
+            while !other.is_finished() {
+                let n = if write { socket.write(b"x").await } else { socket.read(&mut [0]).await };
+                calls += n.unwrap();
+                assert!(calls <= 2, "the turn is over; writing: {write}");
+                let over = Instant::now() + limits::TURN;
+                while Instant::now() < over {}
+            }
+            assert_eq!(calls, 2, "the first was within the turn, the second let the other in; writing: {write}");
+        }
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ use super::tls::Gate;
 use crate::edge::callers::{Caller, Callers};
 use crate::edge::certificate::Shown;
 use crate::edge::socket::Line;
-use crate::edge::{Edge, Peer, Socket};
+use crate::edge::{Edge, Peer, Socket, Turn};
 use crate::types::limits;
 
 /// Pause after an accept that failed: out of file handles, most likely.
@@ -47,7 +47,9 @@ pub struct Door {
 
 /// Accepts TCP connections until told to stop. With a gate all of them speak TLS.
 pub async fn tcp(door: Door, listener: TcpListener, gate: Option<Gate>) {
+    let mut turn = Turn::default();
     loop {
+        turn.breathe().await;
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = door.stop.cancelled() => return,

@@ -53,6 +53,9 @@ pub const FRAME_MAX_BYTES: u64 = 1024 * 1024;
 pub const IN_FLIGHT_APPENDS: usize = 64;
 /// Bytes of such appends.
 pub const IN_FLIGHT_APPEND_BYTES: usize = 16 * 1024 * 1024;
+/// Openings of readers and producers, and ends of a poisoning, of one connection that have no answer yet; beyond it the socket is not read.
+/// Each may write rows, in the same commit as everybody's appends: this many fill a commit well, and delay nobody much.
+pub const IN_FLIGHT_OPENINGS: usize = 64;
 /// Append sessions of one connection that are remembered although nothing of them is in flight. Beyond it they are forgotten; where many of
 /// them are poisoned, those that come back begin poisoned too (P-12).
 pub const APPEND_SESSIONS: usize = 4096;
@@ -150,6 +153,9 @@ pub const CONNECTIONS_PER_ADDRESS: usize = 256;
 pub const CONNECTIONS_PER_ADDRESS_SILENT: usize = 64;
 /// Frames of one WebSocket message: each costs a header and a turn, so a message in crumbs is an attack.
 pub const WS_FRAGMENTS: u32 = 1024;
+/// How long a connection's task works before it lets others have the thread. Half of the fastest sync, for which every append waits anyway, and
+/// a hundred times what a change of tasks costs.
+pub const TURN: Duration = Duration::from_micros(250);
 /// How long a browser may remember what a preflight said: the most that Chromium does.
 pub const PREFLIGHT_KEPT: Duration = Duration::from_secs(7200);
 

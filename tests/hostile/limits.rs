@@ -83,6 +83,8 @@ const ROWS: &[Row] = &[
     Inside("FRAME_MAX_BYTES", SHAPE),
     Inside("IN_FLIGHT_APPENDS", "beyond it the client is not read, which is no answer; the storm sends 60,000 at once"),
     Inside("IN_FLIGHT_APPEND_BYTES", "beyond it the client is not read, which is no answer"),
+    Elsewhere("IN_FLIGHT_OPENINGS", "src/edge/conversation/answers.rs", "beyond_64_openings_nothing_is_read_until_one_is_answered"),
+    Elsewhere("TURN", "src/edge/turn.rs", "a_turn_lasts_its_time_from_the_first_look_after_a_rest"),
     Elsewhere("APPEND_SESSIONS", "tests/hostile/storm.rs", STORM),
     asked!(SUBSCRIPTIONS_PER_CONNECTION, "WebSocket", subscriptions, "subscribed", "quota_exceeded"),
     asked!(MAX_IN_FLIGHT_EVENTS, "WebSocket", in_flight_events, "all", "1000, and the rest after an ack"),
