@@ -20,7 +20,9 @@ pub mod evernest;
 pub mod failures;
 pub mod grpc;
 pub mod http;
+mod meter;
 pub mod ops;
+pub mod seats;
 pub mod socket;
 pub mod sse;
 pub mod stats;
@@ -28,6 +30,7 @@ pub mod ws;
 
 pub use auth::Doors;
 pub use failures::Failures;
+pub use seats::Seats;
 pub use socket::Socket;
 pub use stats::Stats;
 

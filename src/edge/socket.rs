@@ -14,6 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::callers::Caller;
+use super::seats::Seats;
 use super::stats::Slot;
 use crate::types::limits;
 
@@ -23,6 +24,8 @@ pub struct Socket {
     stream: Stream,
     slot: Slot,
     _caller: Option<Caller>,
+    /// Its places among the connections of its users.
+    _seats: Option<Seats>,
     patience: Option<Duration>,
     /// Runs while bytes wait and the peer takes none.
     blocked: Option<Pin<Box<Sleep>>>,
@@ -39,14 +42,20 @@ enum Stream {
 impl Socket {
     /// A TCP connection. It fails once bytes have waited for `patience` and the peer took none, or the peer has vanished.
     pub fn tcp(stream: TcpStream, slot: Slot, caller: Option<Caller>, patience: Duration) -> Self {
-        let socket = Self { stream: Stream::Tcp(stream), slot, _caller: caller, patience: Some(patience), blocked: None, full: None };
+        let socket = Self { stream: Stream::Tcp(stream), slot, _caller: caller, _seats: None, patience: Some(patience), blocked: None, full: None };
         socket.let_kernel_judge(true);
         socket
     }
 
     /// A Unix connection. `patience` as above.
     pub fn unix(stream: UnixStream, slot: Slot, patience: Duration) -> Self {
-        Self { stream: Stream::Unix(stream), slot, _caller: None, patience: Some(patience), blocked: None, full: None }
+        Self { stream: Stream::Unix(stream), slot, _caller: None, _seats: None, patience: Some(patience), blocked: None, full: None }
+    }
+
+    /// With places among the connections of its users, which end with it.
+    pub fn seated(mut self, seats: Seats) -> Self {
+        self._seats = Some(seats);
+        self
     }
 
     /// For a WebSocket, whose own clock says goodbye before it lets go of a peer that takes nothing.

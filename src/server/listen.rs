@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::edge::callers::{Caller, Callers};
-use crate::edge::{Edge, Peer, Socket};
+use crate::edge::{Edge, Peer, Seats, Socket};
 use crate::types::limits;
 
 /// Pause after an accept that failed: out of file handles, most likely.
@@ -119,6 +119,12 @@ impl Door {
 /// Serves one connection, HTTP/1.1 or HTTP/2 by prior knowledge.
 async fn serve(edge: Edge, socket: Socket, peer: Peer, caller: Option<Caller>, stop: CancellationToken) {
     let spoken = Arc::new(AtomicBool::new(false));
+    // The operator's socket has no bounds (`decisions.md` section 5).
+    let seats = matches!(peer, Peer::Tcp(_)).then(Seats::default);
+    let socket = match &seats {
+        Some(seats) => socket.seated(seats.clone()),
+        None => socket,
+    };
     let service = {
         let spoken = spoken.clone();
         hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
@@ -127,8 +133,11 @@ async fn serve(edge: Edge, socket: Socket, peer: Peer, caller: Option<Caller>, s
             {
                 caller.spoke();
             }
-            let edge = edge.clone();
-            async move { Ok::<_, std::convert::Infallible>(edge.handle(peer, request.map(Body::new)).await) }
+            let (edge, mut request) = (edge.clone(), request.map(Body::new));
+            if let Some(seats) = &seats {
+                request.extensions_mut().insert(seats.clone());
+            }
+            async move { Ok::<_, std::convert::Infallible>(edge.handle(peer, request).await) }
         })
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());

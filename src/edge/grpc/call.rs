@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::{status, timeout};
-use crate::broker::{Broker, Principal};
-use crate::edge::Face;
+use crate::broker::{Broker, Principal, Usage};
+use crate::edge::{Face, Peer};
 use crate::edge::http::RequestId;
 use crate::types::{Error, Result};
 
@@ -18,6 +18,7 @@ pub struct Call {
     who: Principal,
     id: Arc<str>,
     deadline: Option<Instant>,
+    peer: Option<Peer>,
 }
 
 impl Call {
@@ -29,7 +30,8 @@ impl Call {
         let who = face.principal(&parts.extensions, &parts.headers).await?;
         let id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
         let deadline = timeout::of(&parts.headers)?.map(|timeout| Instant::now() + timeout);
-        Ok(Self { face, who, id, deadline })
+        let peer = parts.extensions.get().copied();
+        Ok(Self { face, who, id, deadline, peer })
     }
 
     /// What all faces share.
@@ -45,6 +47,11 @@ impl Call {
     /// For whom.
     pub fn who(&self) -> &Principal {
         &self.who
+    }
+
+    /// What its user does, where that has bounds.
+    pub fn usage(&self) -> Option<Arc<Usage>> {
+        self.face.usage(self.peer, &self.who).cloned()
     }
 
     /// Finds it in the log.

@@ -9,6 +9,7 @@ use std::pin::pin;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode, Version, header};
 use tokio::time::Instant;
 use tonic::Status;
@@ -16,7 +17,7 @@ use tower::{Layer as _, Service as _};
 use tracing::Instrument as _;
 
 use super::http::{RequestId, cors};
-use super::{Face, Peer, auth};
+use super::{Face, Peer, auth, meter};
 use crate::types::name::quote;
 use crate::types::{Code, Error, limits};
 
@@ -185,7 +186,7 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
         response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
         return response;
     }
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     let call = match Call::of(face, &parts).await {
         Ok(call) => call,
@@ -194,7 +195,7 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
     if method == Method::Other {
         return Box::pin(others.answer(&call, Request::from_parts(parts, body))).await;
     }
-    if let Err(error) = call.who().known() {
+    if let Err(error) = call.who().known().and_then(|()| call.face().count(&mut parts, call.who())) {
         return failed(call.status(error));
     }
     // A promise that is not kept is not taken either.
@@ -206,7 +207,7 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
     match method {
         Method::Connect => connect::begin(call, body),
         method => {
-            let mut answering = pin!(answered(call, method, &parts.headers, body));
+            let mut answering = pin!(answered(call, method, &parts, body));
             match deadline {
                 None => answering.await,
                 Some(at) if at <= Instant::now() => failed(status::deadline_exceeded(false, &id)),
@@ -221,13 +222,14 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
 }
 
 /// Dropping it is the caller's cancelling: the request had no effect yet, or has all of it (P-13).
-async fn answered(call: Call, method: Method, headers: &HeaderMap, body: Body) -> Response {
+async fn answered(call: Call, method: Method, parts: &Parts, body: Body) -> Response {
     let message = match message::single(body, call.face().settings().message_max_bytes).await {
         Ok(message) => message,
         Err(status) => return failed(status),
     };
+    meter::came(&parts.extensions, message.len());
     let one = match method {
-        Method::Append => unary::append(&call, headers, message).await,
+        Method::Append => unary::append(&call, &parts.headers, message).await,
         Method::Ack => unary::ack(&call, message).await,
         // The others are rarer: behind a box their states do not make every call larger.
         Method::OpenProducer => Box::pin(unary::open_producer(&call, message)).await,

@@ -255,6 +255,7 @@ impl FromRequestParts<Face> for Caller {
     async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Self, Failure> {
         let who = face.principal(&parts.extensions, &parts.headers).await?;
         who.known()?;
+        face.count(parts, &who)?;
         Ok(Self(who))
     }
 }
@@ -266,7 +267,9 @@ impl FromRequestParts<Face> for Anyone {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Self, Failure> {
-        Ok(Self(face.principal(&parts.extensions, &parts.headers).await?))
+        let who = face.principal(&parts.extensions, &parts.headers).await?;
+        face.count(parts, &who)?;
+        Ok(Self(who))
     }
 }
 
