@@ -18,6 +18,7 @@ pub mod conversation;
 mod credentials;
 pub mod evernest;
 pub mod failures;
+mod framing;
 pub mod grpc;
 pub mod http;
 mod meter;

@@ -8,10 +8,10 @@ use tidelog::types::limits;
 
 /// A caller: the operator on the socket, or somebody with a key.
 #[derive(Clone)]
-struct As<'a>(&'a Broker, Option<String>);
+pub struct As<'a>(pub &'a Broker, pub Option<String>);
 
 impl As<'_> {
-    async fn ask(&self, method: &str, path: &str, body: Value) -> Answer {
+    pub async fn ask(&self, method: &str, path: &str, body: Value) -> Answer {
         let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         let mut headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
         match &self.1 {
@@ -27,33 +27,33 @@ impl As<'_> {
         }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, Value::Null).await
     }
 
     /// One that must go well.
-    async fn made(&self, method: &str, path: &str, body: Value) -> Value {
+    pub async fn made(&self, method: &str, path: &str, body: Value) -> Value {
         let answer = self.ask(method, path, body).await;
         assert!((200..300).contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.json());
         answer.metadata()
     }
 
-    async fn refused(&self, method: &str, path: &str, body: Value) -> (u16, String) {
+    pub async fn refused(&self, method: &str, path: &str, body: Value) -> (u16, String) {
         let answer = self.ask(method, path, body).await;
         (answer.status, answer.code())
     }
 }
 
-fn operator(broker: &Broker) -> As<'_> {
+pub fn operator(broker: &Broker) -> As<'_> {
     As(broker, None)
 }
 
-fn key(broker: &Broker, key: impl AsRef<str>) -> As<'_> {
+pub fn key(broker: &Broker, key: impl AsRef<str>) -> As<'_> {
     As(broker, Some(key.as_ref().to_owned()))
 }
 
 /// A user with a password, logged in.
-async fn console<'a>(broker: &'a Broker, name: &str) -> As<'a> {
+pub async fn console<'a>(broker: &'a Broker, name: &str) -> As<'a> {
     operator(broker).made("POST", "/v1/users", json!({"name": name, "password": "correct horse"})).await;
     log_in(broker, name).await
 }
@@ -67,14 +67,14 @@ async fn log_in<'a>(broker: &'a Broker, name: &str) -> As<'a> {
 }
 
 /// A source of somebody, and what its key is.
-async fn source<'a>(of: &As<'a>, name: &str) -> (u64, As<'a>) {
+pub async fn source<'a>(of: &As<'a>, name: &str) -> (u64, As<'a>) {
     let made = of.made("POST", "/v1/sources", json!({"name": name})).await;
     (made["id"].as_u64().unwrap(), key(of.0, made["key"].as_str().unwrap()))
 }
 
 const EVENT: &str = r#"{"events":[{"data":1}]}"#;
 
-fn event() -> Value {
+pub fn event() -> Value {
     serde_json::from_str(EVENT).unwrap()
 }
 

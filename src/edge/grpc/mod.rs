@@ -17,7 +17,7 @@ use tower::{Layer as _, Service as _};
 use tracing::Instrument as _;
 
 use super::http::{RequestId, cors};
-use super::{Face, Peer, auth, meter};
+use super::{Face, Peer, auth, framing, meter};
 use crate::types::name::quote;
 use crate::types::{Code, Error, limits};
 
@@ -139,7 +139,10 @@ async fn admitted(face: Face, others: Others, peer: Peer, id: &str, request: Req
     if request.headers().len() > limits::HEADER_COUNT {
         return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
     }
-    let door = face.settings().doors.check(peer, request.uri(), request.headers()).and_then(|()| auth::check_no_key_in(request.uri().query()));
+    let (uri, headers) = (request.uri(), request.headers());
+    let door = framing::check(request.version(), uri, headers)
+        .and_then(|()| face.settings().doors.check(peer, uri, headers))
+        .and_then(|()| auth::check_no_key_in(uri.query()));
     if let Err(error) = door {
         return failed(status::of(error, id));
     }

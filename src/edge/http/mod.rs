@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use tower::Service as _;
 
-use super::{Face, Peer, auth, evernest, grpc, ops, sse, ws};
+use super::{Face, Peer, auth, evernest, framing, grpc, ops, sse, ws};
 use crate::broker::Principal;
 use crate::types::name::quote;
 use crate::types::{Code, Error, StreamName, SubscriptionName, limits};
@@ -109,7 +109,9 @@ pub async fn handle(face: Face, router: Router, peer: Peer, mut request: Request
     request.extensions_mut().insert(RequestId(id.clone()));
     without_ticket(&mut request);
     let doors = &face.settings().doors;
-    let response = match doors.check(peer, request.uri(), request.headers()) {
+    let framed = framing::check(request.version(), request.uri(), request.headers());
+    let closes = framed.is_err() && request.version() < Version::HTTP_2;
+    let response = match framed.and_then(|()| doors.check(peer, request.uri(), request.headers())) {
         Err(error) if evernest::is_ours(request.uri().path()) => evernest::refused(error),
         Err(error) => Failure(error).into_response(),
         Ok(()) if cors::concerns(doors, &request) => cors::answer(request, |request| inside(face.clone(), router.clone(), request)).await,
@@ -118,6 +120,9 @@ pub async fn handle(face: Face, router: Router, peer: Peer, mut request: Request
     let mut response = span.in_scope(|| reply::finish(response, &id));
     if head {
         reply::without_body(&mut response);
+    }
+    if closes {
+        response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     }
     tracing::debug!(parent: &span, status = response.status().as_u16(), ms = began.elapsed().as_millis() as u64, "answered");
     face.stats().request(response.status().is_client_error() || response.status().is_server_error());
