@@ -43,8 +43,8 @@ pub use crate::types::{Action, Right};
 use crate::types::{Batch, Code, Error, IdempotencyKey, Result, StreamId, StreamName, TimeUs, limits};
 
 pub use access::{
-    Access, KeyInfo, Kind, Login, NewSource, NewUser, Plane, Principal, PrincipalRef, Quotas, Rate, RightInfo, Seat, SourceChange, SourceInfo, Usage, UsageInfo,
-    UserChange, UserInfo, Vault, Watch, WhoInfo, credential_id,
+    Access, KeyInfo, Kind, Login, NewSource, NewUser, Plane, Principal, PrincipalRef, Quotas, Rate, RightInfo, Seat, SourceChange, SourceInfo, Usage,
+    UsageInfo, UserChange, UserInfo, Vault, Watch, WhoInfo, credential_id,
 };
 use ack_token::AckTokens;
 pub use broken::{Broken, Promise};

@@ -169,12 +169,7 @@ pub struct RawRates {
 
 impl Default for RawRates {
     fn default() -> Self {
-        Self {
-            requests_per_s: limits::REQUESTS_PER_SECOND,
-            requests_burst: limits::REQUESTS_BURST,
-            bytes_per_s: limits::BYTES_PER_SECOND,
-            data: false,
-        }
+        Self { requests_per_s: limits::REQUESTS_PER_SECOND, requests_burst: limits::REQUESTS_BURST, bytes_per_s: limits::BYTES_PER_SECOND, data: false }
     }
 }
 

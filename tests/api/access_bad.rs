@@ -48,7 +48,8 @@ async fn malformed_keys_have_one_answer_over_every_carrier_and_are_never_repeate
     told.dedup();
     assert_eq!(told.len(), 1, "nothing is learnt from the answer: {told:?}");
     // Letters that look like others: these cannot even be in a header, but in a frame.
-    for bad in [good.replacen('_', "\u{ff3f}", 1), good.replacen('c', "\u{441}", 1), format!("{good}\u{200b}"), format!("\u{feff}{good}"), format!("{good}\0")] {
+    for bad in [good.replacen('_', "\u{ff3f}", 1), good.replacen('c', "\u{441}", 1), format!("{good}\u{200b}"), format!("\u{feff}{good}"), format!("{good}\0")]
+    {
         let mut ws = broker.ws("/v1/connect").await.greeted().await;
         let heard = ws.ask(&json!({"t": "auth", "key": bad}).to_string()).await;
         assert_eq!((&heard["t"], &heard["code"]), (&json!("error"), &json!("unauthenticated")), "{bad:?}");
@@ -87,16 +88,16 @@ fn names() -> Vec<String> {
         "$alice",
         "$audit",
         "alice%00",
-        "al\u{131}ce",        // a dotless i
-        "\u{430}lice",        // Cyrillic
-        "alic\u{435}",        // Cyrillic
-        "\u{ff41}lice",       // fullwidth
-        "alice\u{200b}",      // no width
-        "al\u{ad}ice",        // a soft hyphen
-        "a\u{301}lice",       // a combining accent
-        "alice\u{202e}",      // turns the text round
-        "\u{1d41a}lice",      // mathematical bold
-        "ali\u{0441}e",       // Cyrillic es
+        "al\u{131}ce",   // a dotless i
+        "\u{430}lice",   // Cyrillic
+        "alic\u{435}",   // Cyrillic
+        "\u{ff41}lice",  // fullwidth
+        "alice\u{200b}", // no width
+        "al\u{ad}ice",   // a soft hyphen
+        "a\u{301}lice",  // a combining accent
+        "alice\u{202e}", // turns the text round
+        "\u{1d41a}lice", // mathematical bold
+        "ali\u{0441}e",  // Cyrillic es
         "<script>",
         "' or '1'='1",
     ]
@@ -149,7 +150,9 @@ async fn names_that_are_none_are_refused_wherever_one_is_asked_for() {
         }
         assert_eq!(alice.refused("DELETE", &format!("/v1/keys/{name}"), Value::Null).await, (400, "bad_parameter".into()), "{name}");
     }
-    for principal in ["alice", "user", "user:", "source:", "source:x", "source:-1", "source:1x", "source:18446744073709551616", "root:alice", "USER:alice", "user:alice:x"] {
+    for principal in
+        ["alice", "user", "user:", "source:", "source:x", "source:-1", "source:1x", "source:18446744073709551616", "root:alice", "USER:alice", "user:alice:x"]
+    {
         let (status, code) = alice.refused("PUT", &format!("/v1/streams/s/rights/{principal}"), json!({"right": "ReadOnly"})).await;
         assert_eq!((status, code.as_str()), (400, "bad_parameter"), "{principal}");
     }

@@ -210,10 +210,7 @@ async fn a_user_has_its_long_polls_and_not_one_more() {
     let waiting = async { alice.get("/v1/streams/a/events?wait=60").await.metadata()["events"].as_array().map(Vec::len) };
     let meanwhile = async {
         until(async || usage(&alice, "alice", "long_polls").await == json!({"used": 1, "limit": 1})).await;
-        for refused in [
-            alice.get("/v1/streams/a/events?wait=1").await,
-            alice.ask("POST", "/v1/streams/a/subscriptions/sub/pull", json!({"wait_s": 1})).await,
-        ] {
+        for refused in [alice.get("/v1/streams/a/events?wait=1").await, alice.ask("POST", "/v1/streams/a/subscriptions/sub/pull", json!({"wait_s": 1})).await] {
             let (status, code, quota, _) = refusal(&refused);
             assert_eq!((status, code.as_str(), quota.as_str()), (429, "quota_exceeded", "long_polls"));
         }
@@ -327,7 +324,10 @@ async fn the_operator_is_exempt_from_counts_and_users_see_their_own_use_only() {
     let (alice, bob) = (console(&broker, "alice").await, console(&broker, "bob").await);
     let own = alice.get("/v1/sessions/current").await.metadata();
     assert_eq!(own["usage"]["streams"], json!({"used": 0, "limit": 1}));
-    assert_eq!(own["usage"]["rates"], json!({"requests": {"per_s": 5000, "burst": 10_000}, "bytes": {"per_s": 67_108_864, "burst": 67_108_864}, "data": false}));
+    assert_eq!(
+        own["usage"]["rates"],
+        json!({"requests": {"per_s": 5000, "burst": 10_000}, "bytes": {"per_s": 67_108_864, "burst": 67_108_864}, "data": false})
+    );
     assert_eq!(bob.refused("GET", "/v1/users/alice", Value::Null).await, (404, "not_found".into()));
     let (_, till) = source(&alice, "till").await;
     assert_eq!(till.get("/v1/sessions/current").await.metadata()["usage"], Value::Null, "a source is not told what its user has");

@@ -94,7 +94,11 @@ async fn a_body_has_one_length_or_the_connection_ends() {
         ("an empty length", post("Content-Length: \r\n", EVENT), &["400"]),
         ("a length beyond 64 bits", post("Content-Length: 18446744073709551616\r\n", EVENT), &["400"]),
         ("a body of GET is not a request", get(&format!("Content-Length: {}\r\n", HIDDEN.len())) + HIDDEN, &["200", "200"]),
-        ("a body of DELETE that nobody reads", format!("DELETE /v1/streams/none HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{HIDDEN}", HIDDEN.len()), &["404 not_found", "200"]),
+        (
+            "a body of DELETE that nobody reads",
+            format!("DELETE /v1/streams/none HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{HIDDEN}", HIDDEN.len()),
+            &["404 not_found", "200"],
+        ),
     ])
     .await;
 }
@@ -166,17 +170,17 @@ async fn versions_targets_and_upgrades_are_those_that_are_spoken_here() {
         ("HTTP/3.0", line("GET /v1/streams/s HTTP/3.0"), &["400"]),
         ("HTTP/1.0 ends the connection", line("GET /v1/streams/s HTTP/1.0"), &["200"]),
         ("HTTP/1.0 that would go on", "GET /v1/streams/s HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n".into(), &["200", "200"]),
-        ("chunks over HTTP/1.0", format!("POST /v1/streams/s/events HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{HIDDEN}"), &["400"]),
+        (
+            "chunks over HTTP/1.0",
+            format!("POST /v1/streams/s/events HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{HIDDEN}"),
+            &["400"],
+        ),
         ("the preface of HTTP/2 in the middle", format!("{}PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", get("")), &["200"]),
         ("an upgrade to h2c is not taken", get("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"), &["200", "200"]),
         ("an upgrade to anything", get("Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n"), &["200", "200"]),
         ("a target with its host", line("GET http://localhost/v1/streams/s HTTP/1.1"), &["200", "200"]),
         ("the target's host counts", line("GET http://evil.example/v1/streams/s HTTP/1.1"), &["403 access_denied", "200"]),
-        (
-            "and no other",
-            "GET http://localhost/v1/streams/s HTTP/1.1\r\nHost: evil.example\r\n\r\n".into(),
-            &["200", "200"],
-        ),
+        ("and no other", "GET http://localhost/v1/streams/s HTTP/1.1\r\nHost: evil.example\r\n\r\n".into(), &["200", "200"]),
         ("a connection to somewhere", line("CONNECT evil.example:80 HTTP/1.1"), &["403 access_denied"]),
         ("a star", line("OPTIONS * HTTP/1.1"), &["404 unknown_route", "200"]),
         ("a target without a slash", line("GET v1/streams/s HTTP/1.1"), &["400"]),
@@ -244,7 +248,8 @@ async fn credentials_have_one_form_and_one_place() {
         assert_eq!(ask(format!("?{place}={key}{http} Bearer {key}")).await, "400 key_in_url", "{place}");
     }
     // A ticket in the URL of an upgrade beside a credential: the credential counts, and the ticket is not used up.
-    let ticket = broker.ask("POST", "/v1/tickets", &[("Authorization", &format!("Bearer {key}"))], b"").await.metadata()["ticket"].as_str().expect("one").to_owned();
+    let ticket =
+        broker.ask("POST", "/v1/tickets", &[("Authorization", &format!("Bearer {key}"))], b"").await.metadata()["ticket"].as_str().expect("one").to_owned();
     let twice = format!("GET /v1/streams/none/events?ticket={ticket}&ticket={ticket} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert_eq!(answers(&broker, twice.as_bytes()).await, ["400 key_in_url"], "two tickets");
     let both = format!("GET /v1/streams/none/events?ticket={ticket} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n\r\n");
@@ -329,7 +334,9 @@ async fn http2_has_no_second_length_no_connection_and_one_host() {
         let end = over_http2(&broker, &get, &[fields], None).await;
         assert!(end == protocol_error || end.starts_with("goaway 1"), "{what}: {end}");
     }
-    for (what, told, body) in [("less than was told", "24", EVENT), ("more than was told", "22", EVENT), ("a hidden request", "23", "{\"events\":[{\"data\":1}]}POST /v1/streams")] {
+    for (what, told, body) in
+        [("less than was told", "24", EVENT), ("more than was told", "22", EVENT), ("a hidden request", "23", "{\"events\":[{\"data\":1}]}POST /v1/streams")]
+    {
         let end = over_http2(&broker, &append, &[json, ("content-length", told)], Some(body.as_bytes())).await;
         assert!(end == protocol_error || end.starts_with("goaway 1"), "{what}: {end}");
     }

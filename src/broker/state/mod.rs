@@ -318,7 +318,9 @@ impl State {
                     self.lacks_usage(maker, Some(stream), &mut needs);
                 }
             }
-            Intent::Seek { stream, name, .. } => drop(self.lacks_cursor(stream, name, &mut needs)),
+            Intent::Seek { stream, name, .. } => {
+                self.lacks_cursor(stream, name, &mut needs);
+            }
             Intent::Open { stream, subscription, create, claim, .. } => match subscription {
                 Some(name) => {
                     let stream = self.lacks_cursor(stream, name, &mut needs);
@@ -330,8 +332,12 @@ impl State {
                     self.lacks_stream(stream, &mut needs);
                 }
             },
-            Intent::Continue { stream, subscription, .. } => drop(self.lacks_cursor(stream, subscription, &mut needs)),
-            Intent::Ack { request, .. } => drop(self.lacks_cursor(&request.stream, &request.subscription, &mut needs)),
+            Intent::Continue { stream, subscription, .. } => {
+                self.lacks_cursor(stream, subscription, &mut needs);
+            }
+            Intent::Ack { request, .. } => {
+                self.lacks_cursor(&request.stream, &request.subscription, &mut needs);
+            }
             Intent::AppendOnce { append, key, .. } => {
                 if let Some(stream) = self.lacks_stream(&append.stream, &mut needs) {
                     self.lacks_row(IdempotencyRow { stream, principal: append.author.principal(), hash: *key }, &mut needs);
@@ -355,7 +361,7 @@ impl State {
                     self.lacks_key(ProducerKey::of_user(author.user, stamp.id.clone()), &mut needs);
                 }
                 for ack in &request.acks {
-                    let _ = self.lacks_cursor(&ack.stream, &ack.subscription, &mut needs);
+                    self.lacks_cursor(&ack.stream, &ack.subscription, &mut needs);
                 }
                 for stream in request.appends.iter().map(|a| &a.stream).chain(request.checks.iter().map(|c| &c.stream)) {
                     self.lacks_stream(stream, &mut needs);

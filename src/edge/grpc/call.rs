@@ -8,8 +8,8 @@ use tonic::Status;
 
 use super::{status, timeout};
 use crate::broker::{Broker, Principal, Usage};
-use crate::edge::{Face, Peer};
 use crate::edge::http::RequestId;
+use crate::edge::{Face, Peer};
 use crate::types::{Error, Result};
 
 /// See the module.
