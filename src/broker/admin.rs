@@ -216,6 +216,10 @@ impl Broker {
         tokio::spawn(async move {
             let name = operation.stream.clone();
             let _ = faults::reach(faults::DELETE_BEGUN);
+            if let Err(error) = broker.forget_usage_on(stream).await {
+                error!(%error, "deleting stream {name} was interrupted");
+                return;
+            }
             if let Err(error) = broker.forget_rights_on(stream).await {
                 error!(%error, "deleting stream {name} was interrupted");
                 return;

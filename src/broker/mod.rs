@@ -45,8 +45,8 @@ pub use crate::types::{Action, Right};
 use crate::types::{Batch, Code, Error, IdempotencyKey, Result, StreamId, StreamName, TimeUs, limits};
 
 pub use access::{
-    Access, KeyInfo, Kind, Login, NewSource, NewUser, Principal, PrincipalRef, RightInfo, SourceChange, SourceInfo, UserChange, UserInfo, Vault, Watch,
-    WhoInfo, credential_id,
+    Access, KeyInfo, Kind, Login, NewSource, NewUser, Plane, Principal, PrincipalRef, Quotas, Rate, RightInfo, Seat, SourceChange, SourceInfo, Usage,
+    UsageInfo, UserChange, UserInfo, Vault, Watch, WhoInfo, credential_id,
 };
 use ack_token::AckTokens;
 pub use audit::{Origin, calling_from, calling_on};
@@ -73,13 +73,15 @@ pub struct Settings {
     pub tail_bytes: usize,
     /// Streams, producers and cursors kept in memory: at least this many of each, at most twice as many.
     pub hot_entries: usize,
+    /// How much each user may have and do.
+    pub quotas: Quotas,
     /// A promise that a test-only build breaks; none by default.
     pub broken: Broken,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { create_streams_on_use: false, tail_bytes: 64 * 1024 * 1024, hot_entries: 8192, broken: Broken::default() }
+        Self { create_streams_on_use: false, tail_bytes: 64 * 1024 * 1024, hot_entries: 8192, quotas: Quotas::default(), broken: Broken::default() }
     }
 }
 
@@ -155,11 +157,18 @@ impl Broker {
             let world = world.clone();
             move || world.uuid()
         });
-        let options = Options { create_on_use: settings.create_streams_on_use, hot_entries: settings.hot_entries, new_uuid, broken };
+        let access = Arc::new(Access::new(&secret, settings.quotas));
+        let options = Options {
+            create_on_use: settings.create_streams_on_use,
+            hot_entries: settings.hot_entries,
+            quotas: settings.quotas,
+            refusals: access.users.refusals().clone(),
+            new_uuid,
+            broken,
+        };
         let now = Now { wall_us: world.now().0, mono: began.elapsed() };
         let state = State::new(options, registry.clone(), counters, now);
         let log_epoch = state.log_epoch();
-        let access = Arc::new(Access::new(&secret));
         let commits = CommitLoop::start(engine.clone(), registry.clone(), access.clone(), state, (lane, position), began, world.clone());
         let room = Arc::new(Semaphore::new(limits::COMMIT_QUEUE_BYTES));
         let inner = Inner {
@@ -245,6 +254,11 @@ impl Broker {
         ];
         metrics.extend(self.inner.engine.metrics().into_iter().map(|(name, value)| (name, "From the storage engine.", false, value)));
         metrics
+    }
+
+    /// How often something was refused because a user had or did too much, by what that was.
+    pub fn refusals(&self) -> Vec<(&'static str, u64)> {
+        self.inner.access.users.refusals().counts().collect()
     }
 
     /// Counter of the broker's history; +1 when acknowledged history may have been replaced.

@@ -59,6 +59,8 @@ pub struct Producer {
     pub receipts: VecDeque<Receipt>,
     /// Of these, how many the current group added.
     pub unsaved: usize,
+    /// The user who opened it first, with whom it is counted; 0 = nobody.
+    pub owner: u64,
 }
 
 impl Evictable for Producer {}
@@ -76,8 +78,8 @@ pub enum Verdict {
 
 impl Producer {
     /// A producer that was just opened for the first time.
-    pub fn new(epoch: u64) -> Self {
-        Self { epoch, last_seq: None, batches: 0, receipts: VecDeque::new(), unsaved: 0 }
+    pub fn new(epoch: u64, owner: u64) -> Self {
+        Self { epoch, last_seq: None, batches: 0, receipts: VecDeque::new(), unsaved: 0, owner }
     }
 
     /// The sequence number that comes next.
@@ -164,13 +166,13 @@ impl Producer {
 
     /// The stored row.
     pub fn to_row(&self, last_use_us: i64) -> value::Producer {
-        value::Producer { epoch: self.epoch, last_seq: self.last_seq, batches: self.batches, last_use_us }
+        value::Producer { epoch: self.epoch, last_seq: self.last_seq, batches: self.batches, last_use_us, owner: self.owner }
     }
 
     /// From the stored rows; `receipts` in any order.
     pub fn from_rows(row: &value::Producer, mut receipts: Vec<Receipt>) -> Self {
         receipts.sort_by_key(|r| r.first_seq);
-        Self { epoch: row.epoch, last_seq: row.last_seq, batches: row.batches, receipts: receipts.into(), unsaved: 0 }
+        Self { epoch: row.epoch, last_seq: row.last_seq, batches: row.batches, receipts: receipts.into(), unsaved: 0, owner: row.owner }
     }
 }
 
@@ -179,7 +181,7 @@ mod tests {
     use super::*;
 
     fn with_batches(batches: &[(u64, u32)]) -> Producer {
-        let mut producer = Producer::new(3);
+        let mut producer = Producer::new(3, 0);
         for &(seq, count) in batches {
             producer.record(Receipt { first_seq: seq, count, base_offset: 100 + seq, fingerprint: u128::from(seq), answer: None });
         }

@@ -15,7 +15,7 @@ use super::intent::{Intent, Opened};
 use super::read;
 use super::shared::{Bounds, StreamShared};
 use super::state::stream_not_found;
-use super::{Action, Broker, Principal};
+use super::{Action, Broker, Principal, Usage};
 use crate::types::reply::{Acked, GapReason, Lag, Pulled};
 use crate::types::request::{AckLevel, AckRequest, OnGap, PullRequest, Start, SubscribeRequest};
 use crate::types::{Error, Result, Slice, StreamName, SubscriptionName, TimeUs, limits};
@@ -52,6 +52,8 @@ impl Broker {
         let (stream, subscription) = (request.stream.clone(), request.subscription.clone());
         let on_gap = request.on_gap.unwrap_or(OnGap::Fail);
         let (events, bytes, wait) = (request.max_events, request.max_bytes, request.wait.min(limits::LONG_POLL));
+        // Before a session is opened: whoever is refused has taken nothing over.
+        let _seat = if wait.is_zero() { None } else { who.usage().map(Usage::wait).transpose()? };
         let Opened { subscribed, shared, durable, clock } = self.pulling(who, request, on_gap).await?;
         let began = Instant::now();
         let session = durable.ok_or_else(|| Error::internal("a pull opened a session without a cursor"))?;

@@ -9,7 +9,7 @@ use super::commit::engine_failure;
 use super::info::{ReadFrom, ReadReply, ReadRequest, Which};
 use super::shared::{Bounds, StreamShared};
 use super::state::stream_not_found;
-use super::{Action, Broker, Principal, loader};
+use super::{Action, Broker, Principal, Usage, loader};
 use crate::log::ReadLimits;
 use crate::types::request::Start;
 use crate::types::{Batch, Code, Error, Result, Slice, StreamId, StreamName, TimeUs, limits};
@@ -27,6 +27,7 @@ impl Broker {
         let bounds = shared.bounds().ok_or_else(|| stream_not_found(stream))?;
         let from = self.read_start(stream, found.id, &bounds, request.from).await?;
         let deadline = Instant::now() + request.wait.min(limits::LONG_POLL);
+        let mut seat = None;
         loop {
             let changed = shared.changed();
             if watch.as_deref_mut().is_some_and(Watch::take) {
@@ -46,6 +47,9 @@ impl Broker {
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
+            if !left.is_zero() && seat.is_none() {
+                seat = who.usage().map(Usage::wait).transpose()?;
+            }
             if left.is_zero() || self.is_draining() || tokio::time::timeout(left, self.or_draining(either(changed, rung(&mut watch)))).await.is_err() {
                 return Ok(ReadReply {
                     stream: found.id,

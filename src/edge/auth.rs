@@ -148,16 +148,15 @@ fn host_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str> {
     if let Some(authority) = uri.authority() {
         return Ok(authority.as_str());
     }
-    let mut hosts = headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().map_err(|_| denied("The Host header is not readable text.".into())),
-        (None, _) => Err(denied("The request has no Host header; send the name you connected to.".into())),
-        (Some(_), Some(_)) => Err(denied("The request has two Host headers; send one.".into())),
+    // There is one at most (`framing`).
+    match headers.get(header::HOST) {
+        Some(host) => host.to_str().map_err(|_| denied("The Host header is not readable text.".into())),
+        None => Err(denied("The request has no Host header; send the name you connected to.".into())),
     }
 }
 
 /// `name:port` into its parts; IPv6 literals keep their brackets.
-fn split_port(authority: &str) -> (&str, Option<&str>) {
+pub fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority.rfind(':') {
         Some(at) if !authority[at..].contains(']') => (&authority[..at], Some(&authority[at + 1..])),
         _ => (authority, None),

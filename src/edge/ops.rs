@@ -51,6 +51,7 @@ pub async fn metrics(State(face): State<Face>, Anyone(who): Anyone) -> Result<Re
     numbers.push(("tidelog_uptime_seconds", "Seconds since the start", false, face.uptime_s()));
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Numbers(numbers)));
+    registry.register_collector(Box::new(Refused(face.broker().refusals())));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).map_err(|e| Error::internal(format!("The metrics could not be written: {e}")))?;
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
@@ -77,6 +78,21 @@ impl Collector for Numbers {
     }
 }
 
+/// By what there was too much of.
+#[derive(Debug)]
+struct Refused(Vec<(&'static str, u64)>);
+
+impl Collector for Refused {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let help = "Refused because a user had or did too much";
+        let mut encoder = encoder.encode_descriptor("tidelog_refused", help, None, prometheus_client::metrics::MetricType::Counter)?;
+        for (reason, count) in &self.0 {
+            ConstCounter::new(*count).encode(encoder.encode_family(&[("reason", *reason)])?)?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,5 +106,14 @@ mod tests {
         assert!(text.contains("# HELP a Things\n# TYPE a counter\na_total 3.0\n"), "{text}");
         assert!(text.contains("# HELP b Level\n# TYPE b gauge\nb 1.5\n"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn refusals_are_told_by_reason() {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Refused(vec![("requests", 3), ("streams", 0)])));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        assert!(text.contains("tidelog_refused_total{reason=\"requests\"} 3\n") && text.contains("{reason=\"streams\"} 0\n"), "{text}");
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::callers::Caller;
+use super::seats::Seats;
 use super::stats::Slot;
 use super::turn::Turn;
 use crate::types::limits;
@@ -34,6 +35,8 @@ pub struct Line {
     stream: Stream,
     slot: Slot,
     caller: Option<Caller>,
+    /// Its places among the connections of its users.
+    _seats: Option<Seats>,
     patience: Option<Duration>,
     /// Runs while bytes wait and the peer takes none.
     blocked: Option<Pin<Box<Sleep>>>,
@@ -62,6 +65,15 @@ impl Socket {
         Self::Plain(Line::unix(stream, slot, patience))
     }
 
+    /// With places among the connections of its users, which end with it.
+    pub fn seated(mut self, seats: Seats) -> Self {
+        match &mut self {
+            Self::Plain(line) => line._seats = Some(seats),
+            Self::Tls(tls) => tls.get_mut().0._seats = Some(seats),
+        }
+        self
+    }
+
     /// For a WebSocket, whose own clock says goodbye before it lets go of a peer that takes nothing.
     pub fn watched_elsewhere(mut self) -> Self {
         match &mut self {
@@ -86,7 +98,7 @@ impl Line {
     }
 
     fn new(stream: Stream, slot: Slot, caller: Option<Caller>, patience: Duration) -> Self {
-        Self { stream, slot, caller, patience: Some(patience), blocked: None, full: None, reading: Turn::default(), writing: Turn::default() }
+        Self { stream, slot, caller, _seats: None, patience: Some(patience), blocked: None, full: None, reading: Turn::default(), writing: Turn::default() }
     }
 
     fn watched_elsewhere(&mut self) {

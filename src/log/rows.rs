@@ -154,6 +154,10 @@ pub enum Key<'a> {
     SourceName(u64, u128),
     /// meta 20: owner ‖ folded name of a user key → its public part.
     KeyName(u64, &'a str),
+    /// meta 21: how much a user has.
+    Usage(u64),
+    /// meta 22: how much of that is on a stream.
+    UsageOn(StreamId, u64),
 }
 
 impl Key<'_> {
@@ -189,7 +193,11 @@ impl Key<'_> {
                 bytes.extend_from_slice(&row.hash.to_be_bytes());
             }
             Self::StreamName(folded) | Self::UserName(folded) => text(&mut bytes, folded),
-            Self::User(id) | Self::Source(id) => bytes.extend_from_slice(&id.to_be_bytes()),
+            Self::User(id) | Self::Source(id) | Self::Usage(id) => bytes.extend_from_slice(&id.to_be_bytes()),
+            Self::UsageOn(stream, user) => {
+                bytes.extend_from_slice(&stream.0.to_be_bytes());
+                bytes.extend_from_slice(&user.to_be_bytes());
+            }
             Self::SourceOwner(owner, source) => {
                 bytes.extend_from_slice(&owner.to_be_bytes());
                 bytes.extend_from_slice(&source.to_be_bytes());
@@ -250,6 +258,8 @@ impl Key<'_> {
             Self::Operation(_) => (Space::Meta, 16),
             Self::SourceName(..) => (Space::Meta, 19),
             Self::KeyName(..) => (Space::Meta, 20),
+            Self::Usage(_) => (Space::Meta, 21),
+            Self::UsageOn(..) => (Space::Meta, 22),
         }
     }
 }
@@ -318,6 +328,11 @@ pub mod prefix {
         of(Space::Meta, 20, Some(StreamId(owner)))
     }
 
+    /// How much users have on a stream.
+    pub fn usage_on(stream: StreamId) -> RowKey {
+        of(Space::Meta, 22, Some(stream))
+    }
+
     /// The streams that a user owns.
     pub fn streams_of(owner: u64) -> RowKey {
         of(Space::Meta, 6, Some(StreamId(owner)))
@@ -346,7 +361,7 @@ pub mod prefix {
     }
 }
 
-/// The ranges that hold everything of one stream besides its catalogue rows: kinds 1–5 of `state`, subscriptions and rights in `meta`.
+/// The ranges that hold everything of one stream besides its catalogue rows: kinds 1–5 of `state`, subscriptions, rights and counts in `meta`.
 /// (A right stands under its principal too; that row leads nowhere then, since ids are never reused, and goes with the principal.)
 pub fn ranges_of(stream: StreamId) -> Vec<super::DeleteRange> {
     let range = |space, kind: u8| {
@@ -358,7 +373,7 @@ pub fn ranges_of(stream: StreamId) -> Vec<super::DeleteRange> {
         super::DeleteRange::Rows { space, from: key(stream.0), to: key(stream.0 + 1) }
     };
     let mut ranges: Vec<_> = (1..=5).map(|kind| range(Space::State, kind)).collect();
-    ranges.extend([range(Space::Meta, 7), range(Space::Meta, 8), range(Space::Meta, 14)]);
+    ranges.extend([range(Space::Meta, 7), range(Space::Meta, 8), range(Space::Meta, 14), range(Space::Meta, 22)]);
     ranges.push(super::DeleteRange::Batches { stream, from: 0, to: None });
     ranges
 }

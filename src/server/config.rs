@@ -10,6 +10,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Serialize};
 
+use crate::broker::{Quotas, Rate};
 use crate::types::limits;
 use crate::types::name::clipped;
 
@@ -34,6 +35,8 @@ pub struct Raw {
     pub metrics: RawMetrics,
     /// Bounds.
     pub limits: RawLimits,
+    /// How fast one user may go.
+    pub rates: RawRates,
     /// What is said on stderr.
     pub log: RawLog,
 }
@@ -142,6 +145,16 @@ pub struct RawLimits {
     pub connections_per_address_silent: u64,
     /// Largest body or message.
     pub message_bytes: usize,
+    /// Of one user, once it has shown a credential. 0 = no limit; also below.
+    pub connections_per_user: u64,
+    /// Reads and pulls of one user that wait for events.
+    pub long_polls_per_user: u64,
+    /// That one user owns.
+    pub streams_per_user: u64,
+    /// That one user made.
+    pub subscriptions_per_user: u64,
+    /// That one user opened first.
+    pub producers_per_user: u64,
 }
 
 impl Default for RawLimits {
@@ -151,7 +164,32 @@ impl Default for RawLimits {
             connections_per_address: limits::CONNECTIONS_PER_ADDRESS as u64,
             connections_per_address_silent: limits::CONNECTIONS_PER_ADDRESS_SILENT as u64,
             message_bytes: limits::MESSAGE_MAX_BYTES,
+            connections_per_user: limits::CONNECTIONS_PER_USER,
+            long_polls_per_user: limits::LONG_POLLS_PER_USER,
+            streams_per_user: limits::STREAMS_PER_USER,
+            subscriptions_per_user: limits::SUBSCRIPTIONS_PER_USER,
+            producers_per_user: limits::PRODUCERS_PER_USER,
         }
+    }
+}
+
+/// Section `rates`: of one user, all its keys and sources together.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawRates {
+    /// Requests per second. 0 = no limit.
+    pub requests_per_s: u64,
+    /// Requests at once after a pause.
+    pub requests_burst: u64,
+    /// Bytes of bodies, messages and appends per second, and at once. 0 = no limit.
+    pub bytes_per_s: u64,
+    /// The calls that move events have these rates too.
+    pub data: bool,
+}
+
+impl Default for RawRates {
+    fn default() -> Self {
+        Self { requests_per_s: limits::REQUESTS_PER_SECOND, requests_burst: limits::REQUESTS_BURST, bytes_per_s: limits::BYTES_PER_SECOND, data: false }
     }
 }
 
@@ -342,6 +380,21 @@ impl Config {
             undrained: limits::SOCKET_UNDRAINED,
             ping_every: limits::PING_EVERY,
             raw: Raw::default(),
+        }
+    }
+
+    /// How much each user may have and do.
+    pub fn quotas(&self) -> Quotas {
+        let (most, rates) = (&self.raw.limits, &self.raw.rates);
+        Quotas {
+            connections: most.connections_per_user,
+            long_polls: most.long_polls_per_user,
+            streams: most.streams_per_user,
+            subscriptions: most.subscriptions_per_user,
+            producers: most.producers_per_user,
+            requests: Rate { per_s: rates.requests_per_s, burst: rates.requests_burst },
+            bytes: Rate { per_s: rates.bytes_per_s, burst: rates.bytes_per_s },
+            data_rates: rates.data,
         }
     }
 

@@ -22,7 +22,7 @@ use super::tls::Gate;
 use crate::edge::callers::{Caller, Callers};
 use crate::edge::certificate::Shown;
 use crate::edge::socket::Line;
-use crate::edge::{Edge, Peer, Socket, Turn};
+use crate::edge::{Edge, Peer, Seats, Socket, Turn};
 use crate::types::limits;
 
 /// Pause after an accept that failed: out of file handles, most likely.
@@ -143,6 +143,12 @@ impl Door {
 /// Serves one connection, HTTP/1.1 or HTTP/2, by what the client begins with: over TLS that is what was agreed on (ALPN).
 async fn serve(edge: Edge, socket: Socket, peer: Peer, caller: Option<Caller>, shown: Option<Shown>, stop: CancellationToken) {
     let spoken = Arc::new(AtomicBool::new(false));
+    // The operator's socket has no bounds (`decisions.md` section 5).
+    let seats = matches!(peer, Peer::Tcp(_)).then(Seats::default);
+    let socket = match &seats {
+        Some(seats) => socket.seated(seats.clone()),
+        None => socket,
+    };
     let service = {
         let spoken = spoken.clone();
         hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -154,8 +160,11 @@ async fn serve(edge: Edge, socket: Socket, peer: Peer, caller: Option<Caller>, s
             {
                 caller.spoke();
             }
-            let edge = edge.clone();
-            async move { Ok::<_, std::convert::Infallible>(edge.handle(peer, request.map(Body::new)).await) }
+            let (edge, mut request) = (edge.clone(), request.map(Body::new));
+            if let Some(seats) = &seats {
+                request.extensions_mut().insert(seats.clone());
+            }
+            async move { Ok::<_, std::convert::Infallible>(edge.handle(peer, request).await) }
         })
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());

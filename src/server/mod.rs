@@ -277,6 +277,7 @@ async fn open(config: &Config) -> Result<Broker, StartError> {
         create_streams_on_use: config.mode == Mode::Dev,
         tail_bytes: config.raw.broker.tail_bytes,
         hot_entries: config.raw.broker.hot_entries,
+        quotas: config.quotas(),
         broken: broker::Broken::from_env().map_err(|message| StartError { message, exit_code: 2 })?,
     };
     Broker::open(engine, settings).await.map_err(|e| StartError { message: e.message.clone(), exit_code: 10 })

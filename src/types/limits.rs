@@ -229,3 +229,30 @@ pub const STRANGERS_BODY_BYTES_PER_ADDRESS: usize = 2 * MESSAGE_MAX_BYTES;
 
 /// The same of all addresses together.
 pub const STRANGERS_BODY_BYTES: usize = 64 * 1024 * 1024;
+
+/// Open connections of one user, all its keys and sources together (`limits.md`).
+pub const CONNECTIONS_PER_USER: u64 = 1024;
+
+/// Reads and pulls of one user that wait for events (`limits.md`): each holds a task; a WebSocket follows 256 streams with one.
+pub const LONG_POLLS_PER_USER: u64 = 1000;
+
+/// Streams that one user owns (`limits.md`).
+pub const STREAMS_PER_USER: u64 = 10_000;
+
+/// Subscriptions that one user has made: as many as `limits.md` gives one stream.
+pub const SUBSCRIPTIONS_PER_USER: u64 = 10_000;
+
+/// Producers that one user has opened first: as many as `limits.md` gives one stream.
+pub const PRODUCERS_PER_USER: u64 = 100_000;
+
+/// HTTP requests and unary calls of one user per second (`surfaces.md` 5.11, "rates").
+pub const REQUESTS_PER_SECOND: u64 = 5000;
+
+/// Of these, so many at once after a pause.
+pub const REQUESTS_BURST: u64 = 10_000;
+
+/// Bytes of bodies, messages and appends of one user per second, and at once (`surfaces.md` 5.11, "rates").
+pub const BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
+
+/// Users whose use is remembered although they have nothing open: about 200 bytes each. Who is forgotten begins with a full burst.
+pub const USERS_METERED: usize = 16_384;

@@ -74,7 +74,7 @@ pub async fn source<'a>(of: &As<'a>, name: &str) -> (u64, As<'a>) {
 
 const EVENT: &str = r#"{"events":[{"data":1}]}"#;
 
-fn event() -> Value {
+pub fn event() -> Value {
     serde_json::from_str(EVENT).unwrap()
 }
 

@@ -1,6 +1,7 @@
 //! The faces over real sockets, in one process: what goes in, what comes out, and that bad input hurts nobody.
 
 mod access;
+mod access_bad;
 mod audit;
 mod auth;
 mod backpressure;
@@ -21,6 +22,7 @@ mod http_producers;
 mod http_pull;
 mod limits;
 mod ops;
+mod quotas;
 mod remotes;
 mod scenarios;
 mod sessions_kept;

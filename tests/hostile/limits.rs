@@ -43,6 +43,10 @@ const PATIENCE: &str = "tests/hostile/patience.rs";
 const SLOW: &str = "slow_and_silent_clients_are_cut_when_they_are_due_and_slow_honest_ones_never";
 const ACCESS: &str = "tests/api/access.rs";
 const PASSWORDS: &str = "passwords_names_and_descriptions_are_taken_up_to_their_limits";
+const QUOTA: &str = "src/broker/access/quota.rs";
+const QUOTAS: &str = "tests/api/quotas.rs";
+const SEATS: &str = "a_user_has_its_connections_and_not_one_more_and_others_are_left_alone";
+const COUNTED: &str = "streams_subscriptions_and_producers_of_a_user_are_counted_across_deletions_and_restarts";
 const STORM: &str = "attacks_are_answered_leave_nothing_behind_and_hurt_nobody";
 const QUEUE: &str = "a queue inside: its callers wait, and after ADMISSION_WAIT hear `overloaded`, whatever its size";
 const SHAPE: &str = "shapes what the broker sends; nothing that a client asks makes it more";
@@ -156,6 +160,15 @@ const ROWS: &[Row] = &[
     Elsewhere("FAILED_CREDENTIALS_PER_ADDRESS", "src/edge/failures.rs", "an_address_has_its_guesses_and_not_one_more_and_others_are_left_alone"),
     Elsewhere("FAILED_CREDENTIALS_PER_KEY", "src/edge/failures.rs", "a_key_has_its_guesses_from_all_addresses_together"),
     Elsewhere("FAILURES_REMEMBERED", "src/edge/failures.rs", "what_is_remembered_of_failures_is_bounded"),
+    Elsewhere("CONNECTIONS_PER_USER", QUOTA, SEATS),
+    Elsewhere("LONG_POLLS_PER_USER", QUOTA, SEATS),
+    Elsewhere("STREAMS_PER_USER", QUOTAS, COUNTED),
+    Elsewhere("SUBSCRIPTIONS_PER_USER", QUOTAS, COUNTED),
+    Elsewhere("PRODUCERS_PER_USER", QUOTAS, COUNTED),
+    Elsewhere("REQUESTS_PER_SECOND", QUOTAS, "requests_beyond_the_rate_are_told_when_to_come_back_and_others_are_served"),
+    Elsewhere("REQUESTS_BURST", "src/broker/access/bucket.rs", "a_burst_passes_the_next_is_told_how_long_to_wait_and_is_right_to"),
+    Elsewhere("BYTES_PER_SECOND", QUOTAS, "bytes_beyond_the_rate_wait_also_when_nobody_told_how_many_would_come"),
+    Elsewhere("USERS_METERED", QUOTA, "what_is_remembered_of_users_is_bounded_and_nobody_in_use_is_forgotten"),
     Elsewhere("OPERATION_KEPT", "tests/rules/streams.rs", "operations_that_ended_before_the_horizon_are_forgotten_and_no_others"),
 ];
 

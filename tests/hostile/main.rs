@@ -9,6 +9,7 @@ mod gauge;
 mod honest;
 mod limits;
 mod patience;
+mod smuggling;
 mod storm;
 #[allow(dead_code, reason = "shared with tests/api, which uses all of it")]
 #[path = "../api/support.rs"]

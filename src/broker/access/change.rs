@@ -156,6 +156,13 @@ pub enum AccessChange {
         /// The caller may take Admin from a user; one of these must be left.
         others: Option<Vec<PrincipalId>>,
     },
+    /// What users have on a stream that is going is counted no more.
+    ForgetUsage {
+        /// Which.
+        stream: StreamId,
+        /// Whose.
+        users: Vec<u64>,
+    },
     /// Rights of principals or streams that are gone.
     ForgetRights {
         /// Whose, on which.

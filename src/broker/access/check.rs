@@ -48,7 +48,7 @@ impl Broker {
         if token.family() == Family::Ticket {
             return self.redeem(token.id(), &row).await;
         }
-        let identity = identity_of(token.id(), &row).ok_or_else(unknown_credential)?;
+        let identity = self.identity_of(token.id(), &row).ok_or_else(unknown_credential)?;
         // Known to those who tell of changes first, looked at then: no change is missed.
         let identity = access.remember(*token.id(), row.hash, identity);
         self.standing(&identity).await?;
@@ -70,7 +70,7 @@ impl Broker {
     async fn known_certificate(&self, user: &str, expires: Option<TimeUs>) -> Result<Principal> {
         let name = UserName::parse(user).map_err(|_| unknown_credential())?;
         let id = self.user_id(&name).await?.ok_or_else(unknown_credential)?;
-        let identity = Identity::new(Kind::Console, id, 0, None, expires);
+        let identity = Identity::new(Kind::Console, self.inner.access.users.of(id), 0, None, expires);
         self.inner.access.note(&identity);
         self.standing(&identity).await?;
         Ok(Principal::Known(identity))
@@ -78,7 +78,7 @@ impl Broker {
 
     /// A node of the cluster, by its certificate. It may do nothing but what nodes do.
     pub fn node(&self) -> Principal {
-        Principal::Known(Identity::new(Kind::Node, 0, 0, None, None))
+        Principal::Known(Identity::new(Kind::Node, self.inner.access.users.of(0), 0, None, None))
     }
 
     async fn redeem(&self, id: &ApiKeyId, row: &value::ApiKey) -> Result<Principal> {
@@ -91,14 +91,14 @@ impl Broker {
         match parent {
             None if row.user == OPERATOR_USER => Ok(Principal::Operator),
             None => {
-                let identity = Identity::new(Kind::Console, row.user, 0, None, None);
+                let identity = Identity::new(Kind::Console, self.inner.access.users.of(row.user), 0, None, None);
                 self.inner.access.note(&identity);
                 self.standing(&identity).await?;
                 Ok(Principal::Known(identity))
             }
             Some(parent) => {
                 let row = self.access_row::<value::ApiKey>(Key::ApiKey(&parent)).await?.ok_or_else(unknown_credential)?;
-                let identity = identity_of(&parent, &row).ok_or_else(unknown_credential)?;
+                let identity = self.identity_of(&parent, &row).ok_or_else(unknown_credential)?;
                 let identity = self.inner.access.remember(parent, row.hash, identity);
                 self.standing(&identity).await?;
                 Ok(Principal::Known(identity))
@@ -113,6 +113,17 @@ impl Broker {
             Principal::Known(identity) => Some(Box::new(Watch::new(identity, self.inner.world.now()))),
             Principal::Operator | Principal::Anonymous => None,
         }
+    }
+
+    fn identity_of(&self, id: &ApiKeyId, row: &value::ApiKey) -> Option<Arc<Identity>> {
+        let kind = match row.kind() {
+            value::api_key::Kind::UserKey => Kind::UserKey,
+            value::api_key::Kind::SourceKey => Kind::SourceKey,
+            value::api_key::Kind::Session => Kind::Console,
+            value::api_key::Kind::Ticket | value::api_key::Kind::Unspecified => return None,
+        };
+        let expires = (row.expires_us != 0).then_some(TimeUs(row.expires_us));
+        Some(Identity::new(kind, self.inner.access.users.of(row.user), row.source, Some(*id), expires))
     }
 
     /// Is it the credential of a user or a source, and still good?
@@ -308,17 +319,6 @@ impl Broker {
         }
         self.access_id(Key::UserName(&name.folded())).await
     }
-}
-
-fn identity_of(id: &ApiKeyId, row: &value::ApiKey) -> Option<Arc<Identity>> {
-    let kind = match row.kind() {
-        value::api_key::Kind::UserKey => Kind::UserKey,
-        value::api_key::Kind::SourceKey => Kind::SourceKey,
-        value::api_key::Kind::Session => Kind::Console,
-        value::api_key::Kind::Ticket | value::api_key::Kind::Unspecified => return None,
-    };
-    let expires = (row.expires_us != 0).then_some(TimeUs(row.expires_us));
-    Some(Identity::new(kind, row.user, row.source, Some(*id), expires))
 }
 
 /// Does the right that was found allow it?

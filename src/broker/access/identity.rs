@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Family, Kind, Principal, public_key};
+use super::{Family, Kind, Principal, Usage, public_key};
 use crate::log::rows::ApiKeyId;
 use crate::types::{Error, Right, StreamId, StreamName, TimeUs, limits};
 
@@ -23,6 +23,8 @@ pub struct Identity {
     key: Option<ApiKeyId>,
     /// It is good until then.
     expires: Option<TimeUs>,
+    /// What all credentials of its user do together.
+    usage: Arc<Usage>,
     /// Grows with each change of its user's rows. What was found under an earlier number is looked up again.
     generation: AtomicU64,
     news: watch::Sender<u64>,
@@ -55,9 +57,9 @@ struct Found {
 
 impl Identity {
     /// One about which nothing is known yet.
-    pub fn new(kind: Kind, user: u64, source: u64, key: Option<ApiKeyId>, expires: Option<TimeUs>) -> Arc<Self> {
-        let news = watch::Sender::new(0);
-        Arc::new(Self { kind, user, source, key, expires, generation: AtomicU64::new(0), news, seen: Mutex::default() })
+    pub fn new(kind: Kind, usage: Arc<Usage>, source: u64, key: Option<ApiKeyId>, expires: Option<TimeUs>) -> Arc<Self> {
+        let (user, news) = (usage.user(), watch::Sender::new(0));
+        Arc::new(Self { kind, user, source, key, expires, usage, generation: AtomicU64::new(0), news, seen: Mutex::default() })
     }
 
     /// What kind of credential it is.
@@ -93,6 +95,11 @@ impl Identity {
     /// When it ends by itself.
     pub fn expires(&self) -> Option<TimeUs> {
         self.expires
+    }
+
+    /// What its user has and does.
+    pub fn usage(&self) -> &Arc<Usage> {
+        &self.usage
     }
 
     /// Under which number something is to be looked up now. Read it before the look.

@@ -1,6 +1,6 @@
 //! Console sessions and tickets: credentials with an end.
 
-use super::{AccessChange, Family, Kind, NewKey, NewTicket, Principal, SourceInfo, Token, UserInfo, denied, unknown_credential};
+use super::{AccessChange, Family, Kind, NewKey, NewTicket, Principal, SourceInfo, Token, UsageInfo, UserInfo, denied, unknown_credential};
 use crate::broker::Broker;
 use crate::broker::admin::shown;
 use crate::broker::audit::By;
@@ -26,6 +26,8 @@ pub struct WhoInfo {
     pub kind: Kind,
     /// As which user it acts; the operator on the socket has none to show.
     pub user: Option<UserInfo>,
+    /// What that user has and does; a source is not told.
+    pub usage: Option<UsageInfo>,
     /// As which source.
     pub source: Option<SourceInfo>,
     /// Public part of its key.
@@ -108,10 +110,13 @@ impl Broker {
     /// # Errors
     /// `unauthenticated` for a credential that is over.
     pub async fn who_is(&self, who: &Principal) -> Result<WhoInfo> {
-        let mut info = WhoInfo { kind: who.kind(), user: None, source: None, key: None, expires: None };
+        let mut info = WhoInfo { kind: who.kind(), user: None, usage: None, source: None, key: None, expires: None };
         let Principal::Known(identity) = who else { return Ok(info) };
         self.still_good(who).await?;
         info.user = self.user_by_id(identity.user()).await?;
+        if let (Some(user), 0) = (&info.user, identity.source()) {
+            info.usage = Some(self.usage_of(user).await?);
+        }
         if identity.source() != 0 {
             info.source = self.source_by_id(identity.source()).await?;
         }

@@ -4,14 +4,17 @@
 //! that a caller without a right learns nothing (P-11). What was found in the store is remembered beside the credential ([`Identity`]) until
 //! the commit loop says that something about its user has changed; those who wait meanwhile are woken ([`Watch`]).
 
+mod bucket;
 mod change;
 mod check;
 mod identity;
 mod logins;
+mod quota;
 mod rights;
 mod sources;
 mod table;
 mod token;
+mod usage;
 mod user_keys;
 mod users;
 mod vault;
@@ -19,13 +22,16 @@ mod vault;
 use std::fmt;
 use std::sync::Arc;
 
+pub use bucket::Rate;
 pub use change::{AccessChange, NewKey, NewTicket};
 pub use identity::{Identity, Watch, rung};
 pub use logins::{Login, WhoInfo};
+pub use quota::{Bound, Plane, Quotas, Refusals, Seat, Usage};
 pub use rights::{PrincipalRef, RightInfo};
 pub use sources::{NewSource, SourceChange, SourceInfo, source_not_found};
 pub use table::{Access, Changed};
 pub use token::{Family, Token, credential_id, public as public_key};
+pub use usage::UsageInfo;
 pub use user_keys::KeyInfo;
 pub use users::{NewUser, UserChange, UserInfo};
 pub use vault::Vault;
@@ -183,6 +189,14 @@ impl Principal {
             Kind::SourceKey => "source key",
             Kind::Node => "node",
             Kind::Anonymous => "caller without a credential",
+        }
+    }
+
+    /// What its user has and does, which is bounded; `None` for the operator, who is exempt, and for those who are nobody yet.
+    pub fn usage(&self) -> Option<&Arc<Usage>> {
+        match self {
+            Self::Known(identity) => Some(identity.usage()),
+            Self::Operator | Self::Anonymous => None,
         }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::{Identity, Vault};
+use super::quota::Users;
+use super::{Identity, Quotas, Vault};
 use crate::log::rows::ApiKeyId;
 use crate::types::limits;
 
@@ -23,6 +24,8 @@ pub enum Changed {
 pub struct Access {
     /// Hashes and passwords.
     pub vault: Vault,
+    /// What users have and do.
+    pub users: Users,
     names: AtomicU64,
     known: Mutex<Known>,
 }
@@ -36,8 +39,8 @@ struct Known {
 
 impl Access {
     /// Nobody has shown anything yet.
-    pub fn new(secret: &[u8]) -> Self {
-        Self { vault: Vault::new(secret), names: AtomicU64::new(0), known: Mutex::default() }
+    pub fn new(secret: &[u8], quotas: Quotas) -> Self {
+        Self { vault: Vault::new(secret), users: Users::new(quotas), names: AtomicU64::new(0), known: Mutex::default() }
     }
 
     /// Grows whenever a name stops meaning the stream it meant.

@@ -53,6 +53,7 @@ impl State {
             }
             C::DeleteKey { id } | C::TakeTicket { id } => self.lacks_access_row(Key::ApiKey(id), needs),
             C::IssueTicket { .. } | C::ForgetRights { .. } => {}
+            C::ForgetUsage { stream, users } => users.iter().for_each(|user| self.lacks_usage(*user, Some(*stream), needs)),
             C::SetRight { stream, principal, others, .. } => {
                 match principal {
                     PrincipalId::User(id) => self.lacks_access_row(Key::User(*id), needs),
@@ -66,7 +67,7 @@ impl State {
         }
     }
 
-    fn lacks_access_row(&mut self, key: Key<'_>, needs: &mut Vec<Need>) {
+    pub(super) fn lacks_access_row(&mut self, key: Key<'_>, needs: &mut Vec<Need>) {
         let key = key.encode();
         if self.rows.get(&key).is_none() {
             needs.push(Need::Row(key));
@@ -80,7 +81,7 @@ impl State {
     }
 
     /// A row that [`State::lacks`] found in memory just before. One that could not be kept counts as missing.
-    fn row<M: prost::Message + Default>(&mut self, key: Key<'_>) -> Result<Option<M>> {
+    pub(super) fn row<M: prost::Message + Default>(&mut self, key: Key<'_>) -> Result<Option<M>> {
         self.known(key).unwrap_or(Ok(None))
     }
 
@@ -89,7 +90,7 @@ impl State {
         self.rows.get(&key.encode()).is_some_and(|row| row.is_some())
     }
 
-    fn put_row(&mut self, key: Key<'_>, row: &impl prost::Message) {
+    pub(super) fn put_row(&mut self, key: Key<'_>, row: &impl prost::Message) {
         self.put_bytes(key.encode(), rows::encode(row));
     }
 
@@ -98,7 +99,7 @@ impl State {
         self.group.rows.insert(key, Some(bytes));
     }
 
-    fn delete_row(&mut self, key: Key<'_>) {
+    pub(super) fn delete_row(&mut self, key: Key<'_>) {
         let key = key.encode();
         self.rows.insert(key.clone(), None);
         self.group.rows.insert(key, None);
@@ -173,6 +174,7 @@ impl State {
                 let row = self.user(user)?;
                 self.delete_row(Key::User(user));
                 self.delete_row(Key::UserName(&row.name.to_ascii_lowercase()));
+                self.delete_row(Key::Usage(user));
                 self.user_changed(user);
                 Ok(0)
             }
@@ -313,6 +315,7 @@ impl State {
                 Ok(0)
             }
             C::SetRight { stream, principal, owner, right, others } => self.set_right(by, &stream, principal, owner, right, others.as_deref()),
+            C::ForgetUsage { stream, users } => self.forget_usage(stream, &users).map(|()| 0),
             C::ForgetRights { pairs } => {
                 for (principal, stream) in pairs {
                     self.delete_row(Key::Right(stream, principal));

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 
 use super::{State, producer_not_found};
+use crate::broker::access::Bound;
 use crate::broker::audit::{Act, By};
 use crate::broker::broken::Promise;
 use crate::broker::intent::{AppendIntent, Author, Pipe};
@@ -44,7 +45,8 @@ impl State {
                 );
             }
             (None, _) => {
-                self.producers.insert(key.clone(), Some(Producer::new(floor + 1)));
+                self.count(user, stream, Bound::Producers)?;
+                self.producers.insert(key.clone(), Some(Producer::new(floor + 1, user)));
                 Origin::Created
             }
             (Some(producer), _) => {
@@ -77,7 +79,8 @@ impl State {
             Some(stream) => ProducerKey::of_stream(stream, id.clone()),
             None => ProducerKey::of_user(user, id.clone()),
         };
-        let epoch = self.producer(&key).map(|producer| producer.epoch).ok_or_else(|| producer_not_found(stream, id))?;
+        let (epoch, owner) = self.producer(&key).map(|producer| (producer.epoch, producer.owner)).ok_or_else(|| producer_not_found(stream, id))?;
+        self.uncount(owner, of, Bound::Producers)?;
         match of {
             Some(stream) => {
                 let stream_state = self.stream(stream);

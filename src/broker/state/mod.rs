@@ -11,6 +11,7 @@ mod commits;
 mod keys;
 mod sessions;
 mod streams;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ pub use keys::Remembered;
 pub use streams::trim_beyond_end;
 use uuid::Uuid;
 
-use super::access::Changed;
+use super::access::{Changed, Quotas, Refusals};
 use super::broken::{Broken, Promise};
 use super::clock::{Clock, Now};
 use super::cursor::{Cursor, Mark};
@@ -184,6 +185,10 @@ pub struct Options {
     pub create_on_use: bool,
     /// Entries of each kind in one generation.
     pub hot_entries: usize,
+    /// How much each user may have.
+    pub quotas: Quotas,
+    /// What was refused for it.
+    pub refusals: Arc<Refusals>,
     /// Where UUIDs come from.
     pub new_uuid: Box<dyn FnMut() -> Uuid + Send>,
     /// A promise that a test breaks.
@@ -281,9 +286,13 @@ impl State {
     /// Which rows `intent` lacks, as far as can be told now. Empty = it can be prepared.
     pub fn lacks(&mut self, intent: &Intent) -> Vec<Need> {
         let mut needs = Vec::new();
+        if self.options.create_on_use {
+            self.lacks_usage_of_caller(intent, &mut needs);
+        }
         match intent {
             Intent::CreateStream { new, owner, .. } => {
                 self.lacks_owner(*owner, &mut needs);
+                self.lacks_usage(*owner, None, &mut needs);
                 self.lacks_stream(&new.name, &mut needs);
             }
             Intent::DeleteStream { stream, .. } | Intent::Trim { stream, .. } | Intent::CloseStream { stream, .. } => {
@@ -297,38 +306,64 @@ impl State {
                 None => needs.push(Need::Stream(*stream)),
                 Some(None) => {}
                 Some(Some(found)) => {
-                    let name = found.name.clone();
+                    let (name, owner) = (found.name.clone(), found.row.owner);
                     self.lacks_stream(&name, &mut needs);
+                    self.lacks_usage(owner, None, &mut needs);
                 }
             },
-            Intent::CreateSubscription { stream, name, .. } => self.lacks_cursor(stream, name, &mut needs),
-            Intent::DeleteSubscription { stream, name, .. } | Intent::Seek { stream, name, .. } => {
+            Intent::CreateSubscription { stream, name, author, .. } => {
+                let stream = self.lacks_cursor(stream, name, &mut needs);
+                self.lacks_usage(author.user, stream, &mut needs);
+            }
+            Intent::DeleteSubscription { stream, name, .. } => {
+                self.lacks_audit(&mut needs);
+                if let Some(stream) = self.lacks_cursor(stream, name, &mut needs)
+                    && let Some(maker) = self.maker(stream, name)
+                {
+                    self.lacks_usage(maker, Some(stream), &mut needs);
+                }
+            }
+            Intent::Seek { stream, name, .. } => {
                 self.lacks_audit(&mut needs);
                 self.lacks_cursor(stream, name, &mut needs);
             }
-            Intent::Open { stream, subscription, by, .. } => {
+            Intent::Open { stream, subscription, create, claim, by, .. } => {
                 if by.is_some() {
                     self.lacks_audit(&mut needs);
                 }
                 match subscription {
-                    Some(name) => self.lacks_cursor(stream, name, &mut needs),
+                    Some(name) => {
+                        let stream = self.lacks_cursor(stream, name, &mut needs);
+                        if *create {
+                            self.lacks_usage(claim.author.user, stream, &mut needs);
+                        }
+                    }
                     None => {
                         self.lacks_stream(stream, &mut needs);
                     }
                 }
             }
-            Intent::Continue { stream, subscription, .. } => self.lacks_cursor(stream, subscription, &mut needs),
-            Intent::Ack { request, .. } => self.lacks_cursor(&request.stream, &request.subscription, &mut needs),
+            Intent::Continue { stream, subscription, .. } => {
+                self.lacks_cursor(stream, subscription, &mut needs);
+            }
+            Intent::Ack { request, .. } => {
+                self.lacks_cursor(&request.stream, &request.subscription, &mut needs);
+            }
             Intent::AppendOnce { append, key, .. } => {
                 if let Some(stream) = self.lacks_stream(&append.stream, &mut needs) {
                     self.lacks_row(IdempotencyRow { stream, principal: append.author.principal(), hash: *key }, &mut needs);
                 }
             }
             Intent::ForgetKeys { keys, .. } => keys.iter().for_each(|row| self.lacks_row(*row, &mut needs)),
-            Intent::OpenProducer { stream, producer, user, .. } => self.lacks_producer_of(stream.as_ref(), producer, *user, &mut needs),
+            Intent::OpenProducer { stream, producer, user, .. } => {
+                let (_, stream) = self.lacks_producer_of(stream.as_ref(), producer, *user, &mut needs);
+                self.lacks_usage(*user, stream, &mut needs);
+            }
             Intent::DeleteProducer { stream, producer, by, .. } => {
                 self.lacks_audit(&mut needs);
-                self.lacks_producer_of(stream.as_ref(), producer, by.author().user, &mut needs);
+                let (key, stream) = self.lacks_producer_of(stream.as_ref(), producer, by.author().user, &mut needs);
+                let owner = key.and_then(|key| self.producer(&key).map(|producer| producer.owner));
+                self.lacks_usage(owner.unwrap_or_default(), stream, &mut needs);
             }
             Intent::Append(append, _) => self.lacks_producer(&append.stream, append.producer.as_ref().map(|(stamp, _)| &stamp.id), &mut needs),
             Intent::Spoil { stream, producer, .. } | Intent::Resume { stream, producer, .. } => self.lacks_producer(stream, producer.as_ref(), &mut needs),
@@ -396,8 +431,32 @@ impl State {
         }
     }
 
-    fn lacks_cursor(&mut self, stream: &StreamName, name: &SubscriptionName, needs: &mut Vec<Need>) {
-        let Some(stream) = self.lacks_stream(stream, needs) else { return };
+    /// A producer of a stream, or of a user where there is none: its key as far as it can be told now, and its stream.
+    fn lacks_producer_of(
+        &mut self,
+        stream: Option<&StreamName>,
+        producer: &ProducerId,
+        user: u64,
+        needs: &mut Vec<Need>,
+    ) -> (Option<ProducerKey>, Option<StreamId>) {
+        let of = match stream {
+            Some(name) => self.lacks_stream(name, needs),
+            None => None,
+        };
+        let key = match (stream, of) {
+            (Some(_), Some(stream)) => Some(ProducerKey::of_stream(stream, producer.clone())),
+            (Some(_), None) => None,
+            (None, _) => Some(ProducerKey::of_user(user, producer.clone())),
+        };
+        if let Some(key) = &key {
+            self.lacks_key(key.clone(), needs);
+        }
+        (key, of)
+    }
+
+    /// The stream, where that can be told now.
+    fn lacks_cursor(&mut self, stream: &StreamName, name: &SubscriptionName, needs: &mut Vec<Need>) -> Option<StreamId> {
+        let stream = self.lacks_stream(stream, needs)?;
         let key = (stream, name.folded().into_owned());
         match self.sub_names.get(&key) {
             None => needs.push(Need::SubName(stream, key.1)),
@@ -408,6 +467,13 @@ impl State {
                 }
             }
         }
+        Some(stream)
+    }
+
+    /// The user with whom a subscription in memory is counted.
+    fn maker(&mut self, stream: StreamId, name: &SubscriptionName) -> Option<u64> {
+        let id = self.find_cursor(stream, name)?;
+        self.cursors.peek(&(stream, id))?.as_ref().map(|cursor| cursor.meta.owner_user)
     }
 
     /// Does what `intent` asks, in memory, and notes the answer. Call it only when [`State::lacks`] is empty.

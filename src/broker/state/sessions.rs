@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{Effect, State, subscription_not_found};
+use crate::broker::access::Bound;
 use crate::broker::ack_token;
 use crate::broker::audit::{Act, By};
 use crate::broker::broken::Promise;
@@ -73,11 +74,18 @@ impl State {
         }
         let view = self.view(stream_id);
         let next = cursor::resolve_start(self.clamped(start, &view), None, &view)?;
-        self.new_subscription(stream_id, name, fields, next, author);
-        Ok(())
+        self.new_subscription(stream_id, name, fields, next, author).map(drop)
     }
 
-    fn new_subscription(&mut self, stream: StreamId, name: &SubscriptionName, fields: &SubscriptionFields, next: u64, author: Author) -> SubscriptionId {
+    fn new_subscription(
+        &mut self,
+        stream: StreamId,
+        name: &SubscriptionName,
+        fields: &SubscriptionFields,
+        next: u64,
+        author: Author,
+    ) -> Result<SubscriptionId, Error> {
+        self.count(author.user, Some(stream), Bound::Subscriptions)?;
         self.keep_system_stream(stream);
         let id = SubscriptionId(self.counters.next_subscription_id);
         self.counters.next_subscription_id += 1;
@@ -99,7 +107,7 @@ impl State {
         self.group.before.insert((stream, id), None);
         self.cursors.insert((stream, id), Some(Cursor::new(meta, next, floor, self.now.wall_us)));
         self.group.cursors.insert((stream, id));
-        id
+        Ok(id)
     }
 
     pub(super) fn delete_subscription(&mut self, stream: &StreamName, name: &SubscriptionName, claim: Claim, by: &By) -> Result<(), Error> {
@@ -107,7 +115,8 @@ impl State {
         let id = self.find_cursor(stream_id, name).ok_or_else(|| subscription_not_found(stream, name))?;
         self.check_claim(stream_id, id, name, claim)?;
         let cursor = self.cursor(stream_id, id);
-        let (next, epoch, mark) = (cursor.row.next, cursor.row.epoch, cursor.mark.take());
+        let (next, epoch, mark, maker) = (cursor.row.next, cursor.row.epoch, cursor.mark.take(), cursor.meta.owner_user);
+        self.uncount(maker, Some(stream_id), Bound::Subscriptions)?;
         let folded = name.folded().into_owned();
         self.delete(Key::Cursor(stream_id, id));
         self.delete(Key::Subscription(stream_id, id));
@@ -258,7 +267,7 @@ impl State {
             None if create => {
                 let next = cursor::resolve_start(ask.from.unwrap_or(Start::Earliest), ask.log_epoch, view)?;
                 cursor::check_gap(next, ask.on_gap, view)?;
-                (self.new_subscription(stream_id, name, &SubscriptionFields::default(), next, claim.author), next)
+                (self.new_subscription(stream_id, name, &SubscriptionFields::default(), next, claim.author)?, next)
             }
             None => return Err(subscription_not_found(stream, name).detail("hint", "create the subscription first, or subscribe with create")),
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{Effect, State, Stream, stream_not_found};
+use crate::broker::access::Bound;
 use crate::broker::audit::{Act, By};
 use crate::broker::cursor::Mark;
 use crate::broker::info::{NewStream, OperationInfo};
@@ -27,6 +28,7 @@ impl State {
                 Error::new(Code::NameTaken, format!("A stream named {name} exists. Names that differ only in case collide.")).resource(resource)
             });
         }
+        self.count(owner, None, Bound::Streams)?;
         let id = StreamId(self.counters.next_stream_id);
         self.counters.next_stream_id += 1;
         self.group.counters = true;
@@ -119,6 +121,7 @@ impl State {
                 self.delete(Key::StreamUuid(uuid));
             }
             self.delete(Key::StreamOwner(row.owner, id));
+            self.uncount(row.owner, None, Bound::Streams)?;
             self.names_changed();
             self.group.ranges.extend(rows::ranges_of(id));
             self.names.insert(folded, None);

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::turn::Turn;
-use crate::broker::{Connection, Delivery};
+use crate::broker::{Connection, Delivery, Plane, Usage};
 use crate::types::{Code, Error, Result, StreamName, limits};
 use crate::wire::frame::{About, ClientFrame, FrameError, Hello, ServerFrame};
 
@@ -80,6 +80,10 @@ pub struct Conversation<T: Transport> {
     errors: u64,
     readers: Readers,
     answers: Answers,
+    /// What the caller's user does, where that has bounds.
+    usage: Option<Arc<Usage>>,
+    /// Nothing is read for so long: more bytes came than its user may send.
+    pause: Option<Pin<Box<Sleep>>>,
     /// Readers were not asked because the outbox was full.
     held_back: bool,
     /// Nothing more is read, and when the last answer is out, or it is this late, we go.
@@ -115,11 +119,18 @@ impl<T: Transport> Conversation<T> {
             errors: 0,
             readers: Readers::default(),
             answers: Answers::default(),
+            usage: None,
+            pause: None,
             held_back: false,
             leaving: None,
             end: None,
             turn: Turn::default(),
         }
+    }
+
+    /// Whose bytes these are, from now on.
+    pub fn count_for(&mut self, usage: Option<Arc<Usage>>) {
+        self.usage = usage;
     }
 
     /// Says `hello`: the first frame of every connection.
@@ -216,6 +227,11 @@ impl<T: Transport> Conversation<T> {
             if let Some(end) = self.end.take() {
                 return Poll::Ready(Heard::End(end));
             }
+            if let Some(pause) = &mut self.pause
+                && pause.as_mut().poll(cx).is_ready()
+            {
+                self.pause = None;
+            }
             let reading = reading && self.may_read();
             match self.transport.poll(cx, reading) {
                 Poll::Ready(Heard::Leaving(wait)) => {
@@ -229,9 +245,9 @@ impl<T: Transport> Conversation<T> {
         }
     }
 
-    /// The bounds on what is in flight are no error: the socket waits (`decisions.md` section 5).
+    /// The bounds on what is in flight, and on bytes per second, are no error: the socket waits (`decisions.md` section 5).
     fn may_read(&self) -> bool {
-        self.leaving.is_none() && self.answers.have_room() && self.transport.waiting() < limits::OUTBOX_MAX_BYTES
+        self.leaving.is_none() && self.pause.is_none() && self.answers.have_room() && self.transport.waiting() < limits::OUTBOX_MAX_BYTES
     }
 
     /// Awaits a call's admission while answers and deliveries go on. `None`: the connection ended meanwhile. The call stays where it
@@ -250,6 +266,15 @@ impl<T: Transport> Conversation<T> {
             }
         })
         .await
+    }
+
+    /// Counts appended bytes. A refusal would poison the session (P-12) for what is merely early, so what came is taken, and no more is read
+    /// for a while.
+    fn paid(&mut self, bytes: usize) {
+        let wait = self.usage.as_ref().and_then(|usage| usage.pay(Plane::Data, bytes as u64));
+        if let Some(wait) = wait {
+            self.pause = Some(Box::pin(sleep(wait)));
+        }
     }
 
     async fn message(&mut self, broker: &mut Connection, message: T::Message) {
@@ -274,6 +299,7 @@ impl<T: Transport> Conversation<T> {
         let waiting = match frame {
             ClientFrame::Append { req, request } => {
                 let bytes = request.events.encoded().len();
+                self.paid(bytes);
                 let Some(pending) = self.admitted(pin!(broker.append(request))).await else { return };
                 Waiting::Appended(req, bytes, pending)
             }
@@ -327,6 +353,7 @@ impl<T: Transport> Conversation<T> {
             ClientFrame::Resume { req, request } => Some(Waiting::Resumed(req, self.admitted(pin!(broker.resume(request))).await?)),
             ClientFrame::Commit { req, request } => {
                 let bytes = request.appends.iter().map(|a| a.events.encoded().len()).sum();
+                self.paid(bytes);
                 let pending = self.admitted(pin!(broker.commit(request))).await?;
                 Some(Waiting::Committed(req, bytes, pending))
             }

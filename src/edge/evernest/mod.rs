@@ -69,9 +69,10 @@ async fn answer(face: &Face, request: Request) -> Result<Response, Refused> {
         Err(below @ (NoBody::TooSlow | NoBody::Broken)) => return Err(Refused::Below(Box::new(below.into_response()))),
     };
     let input = Input::read(parts.uri.query(), &body)?;
+    let came = handlers::Came { extensions: &parts.extensions, plane: route.kind.plane(), bytes: body.len() };
     drop(body); // what is needed of it was copied
     let call = arguments::read(route, input)?;
-    Ok(handlers::answer(face, peer, call).await?)
+    Ok(handlers::answer(face, came, call).await?)
 }
 
 fn too_large(kind: Kind, error: Error) -> Fault {

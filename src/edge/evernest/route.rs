@@ -3,6 +3,7 @@
 //! Split by hand, since words match in any ASCII case, and since a path that ends too early is a call whose arguments are missing.
 
 use super::arguments::Argument::{self, EventId, FromEventId, Right, SourceId, StreamId, ToEventId, UserId};
+use crate::broker::Plane;
 
 /// Root words of this face.
 const ROOTS: [&str; 4] = ["Right", "Source", "Stream", "User"];
@@ -38,6 +39,17 @@ pub enum Kind {
     ThisUser,
     /// Any user's public part.
     UserOf,
+}
+
+impl Kind {
+    /// Does it move events?
+    pub fn plane(self) -> Plane {
+        match self {
+            Self::Pull | Self::PullRange | Self::PullRandom | Self::Push => Plane::Data,
+            Self::OwnRight | Self::RightOf | Self::SetRight | Self::ThisSource | Self::SourceOf | Self::NewSource => Plane::Control,
+            Self::NewStream | Self::Stream | Self::ThisUser | Self::UserOf => Plane::Control,
+        }
+    }
 }
 
 impl Kind {

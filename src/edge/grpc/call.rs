@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::{status, timeout};
-use crate::broker::{Broker, Principal};
+use crate::broker::{Broker, Principal, Usage};
 use crate::edge::http::RequestId;
 use crate::edge::{Face, Peer};
 use crate::types::{Error, Result};
@@ -63,6 +63,11 @@ impl Call {
     /// Where it came in.
     pub fn peer(&self) -> Option<Peer> {
         self.peer
+    }
+
+    /// What its user does, where that has bounds.
+    pub fn usage(&self) -> Option<Arc<Usage>> {
+        self.face.usage(self.peer, &self.who).cloned()
     }
 
     /// Finds it in the log.

@@ -36,8 +36,9 @@ async fn converse(carrier: Carrier) {
     let face = carrier.call.face().clone();
     let _slot = face.stats().enter_grpc_stream();
     let mut broker = face.broker().connect(carrier.call.who().clone());
-    let id = carrier.call.id().into();
+    let (id, usage) = (carrier.call.id().into(), carrier.call.usage());
     let mut talk = Conversation::new(carrier, id);
+    talk.count_for(usage);
     talk.greet();
     let end = talk.run(&mut broker).await;
     drop(broker);

@@ -9,6 +9,7 @@ use std::pin::pin;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode, Version, header};
 use tokio::time::Instant;
 use tonic::Status;
@@ -17,7 +18,7 @@ use tracing::Instrument as _;
 
 use super::certificate::Shown;
 use super::http::{RequestId, cors};
-use super::{Face, Peer, auth};
+use super::{Face, Peer, auth, framing, meter};
 use crate::broker::calling_from;
 use crate::types::name::quote;
 use crate::types::{Code, Error, limits};
@@ -148,7 +149,10 @@ async fn admitted(face: Face, others: Others, peer: Peer, id: &str, request: Req
         return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
     }
     let certified = request.extensions().get::<Shown>().is_some();
-    let door = face.settings().doors.check(peer, certified, request.uri(), request.headers()).and_then(|()| auth::check_no_key_in(request.uri().query()));
+    let (uri, headers) = (request.uri(), request.headers());
+    let door = framing::check(request.version(), uri, headers)
+        .and_then(|()| face.settings().doors.check(peer, certified, uri, headers))
+        .and_then(|()| auth::check_no_key_in(uri.query()));
     if let Err(error) = door {
         return failed(status::of(error, id));
     }
@@ -195,7 +199,7 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
         response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
         return response;
     }
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     // Who logs in shows its credential in the message.
     let stranger = method == Method::Access(access::Method::OpenSession);
@@ -207,9 +211,8 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
     if method == Method::Other {
         return Box::pin(others.answer(&call, Request::from_parts(parts, body))).await;
     }
-    if let Err(error) = call.who().known()
-        && !stranger
-    {
+    let known = if stranger { Ok(()) } else { call.who().known() };
+    if let Err(error) = known.and_then(|()| call.face().count(&mut parts, call.who())) {
         return failed(call.status(error));
     }
     // A promise that is not kept is not taken either.
@@ -221,7 +224,7 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
     match method {
         Method::Connect => connect::begin(call, body),
         method => {
-            let mut answering = pin!(answered(call, method, &parts.headers, body));
+            let mut answering = pin!(answered(call, method, &parts, body));
             match deadline {
                 None => answering.await,
                 Some(at) if at <= Instant::now() => failed(status::deadline_exceeded(false, &id)),
@@ -236,15 +239,16 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
 }
 
 /// Dropping it is the caller's cancelling: the request had no effect yet, or has all of it (P-13).
-async fn answered(call: Call, method: Method, headers: &HeaderMap, body: Body) -> Response {
+async fn answered(call: Call, method: Method, parts: &Parts, body: Body) -> Response {
     let most = call.face().settings().message_max_bytes;
     let most = if call.who().is_anonymous() { most.min(limits::MESSAGE_MAX_BYTES_PRE_AUTH) } else { most };
     let message = match message::single(body, most).await {
         Ok(message) => message,
         Err(status) => return failed(status),
     };
+    meter::came(&parts.extensions, message.len());
     let one = match method {
-        Method::Append => unary::append(&call, headers, message).await,
+        Method::Append => unary::append(&call, &parts.headers, message).await,
         Method::Ack => unary::ack(&call, message).await,
         // The others are rarer: behind a box their states do not make every call larger.
         Method::OpenProducer => Box::pin(unary::open_producer(&call, message)).await,

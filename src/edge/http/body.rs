@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
@@ -11,9 +12,20 @@ use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Face, Failure, refuse_conditions};
+use crate::edge::meter;
 use crate::types::limits;
 use crate::types::name::quote;
 use crate::types::{Code, Error};
+
+/// Reads the whole body of a request whose caller is known, and counts it for that caller.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_counted(body: Body, parts: &Parts, limit: usize) -> Result<Bytes, NoBody> {
+    let bytes = read(body, &parts.headers, limit).await?;
+    meter::came(&parts.extensions, bytes.len());
+    Ok(bytes)
+}
 
 /// Why there is no body.
 pub enum NoBody {
@@ -104,7 +116,7 @@ async fn json(request: Request, limit: usize) -> Result<Bytes, NoBody> {
     let (parts, body) = request.into_parts();
     expect_json(&parts.headers)?;
     refuse_conditions(&parts.headers)?;
-    read(body, &parts.headers, limit).await
+    read_counted(body, &parts, limit).await
 }
 
 /// As [`JsonBody`], from somebody who has not shown who it is: no larger than the first message of a WebSocket.
@@ -127,7 +139,7 @@ impl FromRequest<Face> for JsonOrNothing {
     async fn from_request(request: Request, face: &Face) -> Result<Self, NoBody> {
         let (parts, body) = request.into_parts();
         refuse_conditions(&parts.headers)?;
-        let bytes = read(body, &parts.headers, face.settings().message_max_bytes).await?;
+        let bytes = read_counted(body, &parts, face.settings().message_max_bytes).await?;
         if !bytes.is_empty() {
             expect_json(&parts.headers)?;
         }

@@ -92,7 +92,7 @@ impl FromRequest<Face> for Sent {
         query.finish()?;
         refuse_preconditions(&parts.headers)?;
         let key = idempotency::key(&parts.headers)?;
-        Ok(Self(form, key, body::read(body, &parts.headers, face.settings().message_max_bytes).await?))
+        Ok(Self(form, key, body::read_counted(body, &parts, face.settings().message_max_bytes).await?))
     }
 }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use tower::Service as _;
 
 use super::certificate::Shown;
-use super::{Face, Peer, auth, evernest, grpc, ops, sse, ws};
+use super::{Face, Peer, auth, evernest, framing, grpc, ops, sse, ws};
 use crate::broker::{Principal, calling_from};
 use crate::types::name::quote;
 use crate::types::{Code, Error, StreamName, SubscriptionName, limits};
@@ -111,7 +111,9 @@ pub async fn handle(face: Face, router: Router, peer: Peer, mut request: Request
     without_ticket(&mut request);
     let doors = &face.settings().doors;
     let certified = request.extensions().get::<Shown>().is_some();
-    let response = match doors.check(peer, certified, request.uri(), request.headers()) {
+    let framed = framing::check(request.version(), request.uri(), request.headers());
+    let closes = framed.is_err() && request.version() < Version::HTTP_2;
+    let response = match framed.and_then(|()| doors.check(peer, certified, request.uri(), request.headers())) {
         Err(error) if evernest::is_ours(request.uri().path()) => evernest::refused(error),
         Err(error) => Failure(error).into_response(),
         Ok(()) => calling_from(peer.origin(&id), past_the_door(&face, router, request)).await,
@@ -119,6 +121,9 @@ pub async fn handle(face: Face, router: Router, peer: Peer, mut request: Request
     let mut response = span.in_scope(|| reply::finish(response, &id));
     if head {
         reply::without_body(&mut response);
+    }
+    if closes {
+        response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     }
     tracing::debug!(parent: &span, status = response.status().as_u16(), ms = began.elapsed().as_millis() as u64, "answered");
     face.stats().request(response.status().is_client_error() || response.status().is_server_error());
@@ -263,6 +268,7 @@ impl FromRequestParts<Face> for Caller {
     async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Self, Failure> {
         let who = face.principal(&parts.extensions, &parts.headers).await?;
         who.known()?;
+        face.count(parts, &who)?;
         Ok(Self(who))
     }
 }
@@ -274,7 +280,9 @@ impl FromRequestParts<Face> for Anyone {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Self, Failure> {
-        Ok(Self(face.principal(&parts.extensions, &parts.headers).await?))
+        let who = face.principal(&parts.extensions, &parts.headers).await?;
+        face.count(parts, &who)?;
+        Ok(Self(who))
     }
 }
 

@@ -10,9 +10,9 @@ use super::WebSocket;
 use super::dialect::{Dialect, WrongKind};
 use super::link::{End, Link, close, too_many_pings};
 use super::outbox::TooMuchUnheard;
-use crate::broker::{Connection, Principal};
+use crate::broker::{Connection, Principal, Usage};
 use crate::edge::conversation::{Conversation, Heard, Transport};
-use crate::edge::{Face, Peer};
+use crate::edge::{Face, Peer, Seats};
 use crate::types::request::SubscribeRequest;
 use crate::types::{Code, Error, Result, limits};
 use crate::wire::frame::{About, ClientFrame, FrameError, ServerFrame};
@@ -67,10 +67,14 @@ impl Transport for Carrier {
     }
 }
 
+/// Who it is, and what its user does, where that has bounds.
+pub type Caller = (Principal, Option<Arc<Usage>>);
+
 /// Serves a caller with a credential until it goes, is sent away, or the broker stops.
-pub async fn run(face: Face, ws: WebSocket, who: Principal, dialect: Dialect, only: Option<SubscribeRequest>, id: Arc<str>) {
+pub async fn run(face: Face, ws: WebSocket, (who, usage): Caller, dialect: Dialect, only: Option<SubscribeRequest>, id: Arc<str>) {
     let mut broker = face.broker().connect(who);
     let mut talk = Conversation::new(Carrier { link: Link::new(face, ws), dialect }, id);
+    talk.count_for(usage);
     talk.greet();
     let end = serve(&mut talk, &mut broker, only).await;
     drop(broker);
@@ -86,7 +90,15 @@ async fn serve(talk: &mut Conversation<Carrier>, broker: &mut Connection, only: 
 }
 
 /// Serves a caller without one: it may say who it is within a few seconds, with the first frame.
-pub async fn introduce(face: Face, ws: WebSocket, peer: Option<Peer>, dialect: Dialect, only: Option<SubscribeRequest>, error: Error, id: Arc<str>) {
+pub async fn introduce(
+    face: Face,
+    ws: WebSocket,
+    (peer, seats): (Option<Peer>, Option<Seats>),
+    dialect: Dialect,
+    only: Option<SubscribeRequest>,
+    error: Error,
+    id: Arc<str>,
+) {
     let mut talk = Conversation::new(Carrier { link: Link::new(face.clone(), ws), dialect }, id);
     talk.greet();
     let heard = timeout_at(Instant::now() + limits::AUTH_DEADLINE, talk.heard()).await;
@@ -96,12 +108,14 @@ pub async fn introduce(face: Face, ws: WebSocket, peer: Option<Peer>, dialect: D
         Ok(Heard::Message(message)) if message.len() > limits::MESSAGE_MAX_BYTES_PRE_AUTH => (None, End::Close(close::TOO_BIG, TooMuchUnheard.to_string())),
         Ok(Heard::Message(message)) => match dialect.decode(&message) {
             Err(WrongKind) => (None, wrong_kind()),
-            Ok(Ok(ClientFrame::Auth { key, ticket })) => match face.shown(peer, &key.or(ticket).unwrap_or_default()).await {
-                Ok(who) => {
+            Ok(Ok(ClientFrame::Auth { key, ticket })) => match let_in(&face, (peer, seats), &key.or(ticket).unwrap_or_default()).await {
+                Ok((who, usage)) => {
                     talk.transport_mut().link.let_in();
+                    talk.count_for(usage);
                     let mut broker = face.broker().connect(who);
                     (None, serve(&mut talk, &mut broker, only).await)
                 }
+                Err(error) if error.code == Code::QuotaExceeded => (Some(error), End::Close(close::AGAIN, Code::QuotaExceeded.as_str().to_owned())),
                 Err(error) => (Some(error), unauthenticated()),
             },
             Ok(_) => (Some(error), unauthenticated()),
@@ -112,6 +126,16 @@ pub async fn introduce(face: Face, ws: WebSocket, peer: Option<Peer>, dialect: D
         talk.fail(About::Connection, error);
     }
     talk.into_transport().link.finish(end).await;
+}
+
+/// Whoever shows this, with a place for its connection.
+async fn let_in(face: &Face, (peer, seats): (Option<Peer>, Option<Seats>), token: &str) -> Result<Caller> {
+    let who = face.shown(peer, token).await?;
+    let usage = face.usage(peer, &who).cloned();
+    if let (Some(seats), Some(usage)) = (seats, &usage) {
+        seats.take(usage)?;
+    }
+    Ok((who, usage))
 }
 
 fn unauthenticated() -> End {
@@ -127,7 +151,7 @@ mod tests {
     use super::*;
 
     /// The size of what a call of `run` would be.
-    fn size_of<F>(_: impl FnOnce(Face, WebSocket, Principal, Dialect, Option<SubscribeRequest>, Arc<str>) -> F) -> usize {
+    fn size_of<F>(_: impl FnOnce(Face, WebSocket, Caller, Dialect, Option<SubscribeRequest>, Arc<str>) -> F) -> usize {
         std::mem::size_of::<F>()
     }
 

@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tracing::Instrument as _;
 
 use super::http::{Anyone, Failure, NoQuery, Path, Query, RequestId};
-use super::{Face, Peer, Socket};
+use super::{Face, Peer, Seats, Socket};
 use crate::broker::Principal;
 use crate::types::name::quote;
 use crate::types::request::{OnGap, SubscribeRequest, Takeover};
@@ -67,7 +67,7 @@ pub async fn connect_one(State(face): State<Face>, Anyone(who): Anyone, path: Pa
 }
 
 fn upgrade(face: Face, who: Principal, only: Option<SubscribeRequest>, request: Request) -> Result<Response, Failure> {
-    let peer = request.extensions().get::<Peer>().copied();
+    let (peer, seats) = (request.extensions().get::<Peer>().copied(), request.extensions().get::<Seats>().cloned());
     if peer != Some(Peer::Local) {
         face.settings().doors.check_origin(request.uri(), request.headers())?;
     }
@@ -85,12 +85,13 @@ fn upgrade(face: Face, who: Principal, only: Option<SubscribeRequest>, request: 
                 Ok(()) => {
                     let message_max = face.settings().message_max_bytes;
                     let ws = open(socket, early, message_max, None).await;
-                    connection::run(face, ws, who, dialect, only, id).await;
+                    let usage = face.usage(peer, &who).cloned();
+                    connection::run(face, ws, (who, usage), dialect, only, id).await;
                 }
                 Err(error) => {
                     let message_max = face.settings().message_max_bytes;
                     let ws = open(socket, early, message_max, Some(limits::MESSAGE_MAX_BYTES_PRE_AUTH + FRAME_HEAD_BYTES)).await;
-                    Box::pin(connection::introduce(face, ws, peer, dialect, only, error, id)).await;
+                    Box::pin(connection::introduce(face, ws, (peer, seats), dialect, only, error, id)).await;
                 }
             }
         }

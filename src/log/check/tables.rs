@@ -11,7 +11,7 @@ use crate::types::StreamId;
 /// Kinds of `state`.
 pub(super) const STATE_KINDS: [u8; 5] = [BOUNDS, CURSOR, PRODUCER, RECEIPT, IDEMPOTENCY];
 /// Kinds of `meta`.
-pub(super) const META_KINDS: [u8; 18] = [
+pub(super) const META_KINDS: [u8; 20] = [
     FORMAT,
     COUNTERS,
     STREAM,
@@ -30,6 +30,8 @@ pub(super) const META_KINDS: [u8; 18] = [
     OPERATION,
     SOURCE_NAME,
     KEY_NAME,
+    USAGE,
+    USAGE_ON,
 ];
 
 // The numbers of `docs/on-disk.md`; the tests of this folder hold them against `Key`.
@@ -56,6 +58,8 @@ pub(super) const RIGHT_OF: u8 = 15;
 pub(super) const OPERATION: u8 = 16;
 pub(super) const SOURCE_NAME: u8 = 19;
 pub(super) const KEY_NAME: u8 = 20;
+const USAGE: u8 = 21;
+const USAGE_ON: u8 = 22;
 
 /// A row: key and value.
 pub(super) type Row = (Vec<u8>, Bytes);
@@ -184,6 +188,7 @@ mod tests {
             (Key::Subscription(stream, subscription), SUBSCRIPTION),
             (Key::SubscriptionName(stream, "s"), SUBSCRIPTION_NAME),
             (Key::Right(stream, user), RIGHT),
+            (Key::UsageOn(stream, 1), USAGE_ON),
         ] {
             let bytes = key.encode().bytes;
             assert_eq!((bytes[0], owner(&bytes)), (kind, Some(stream)), "{key:?}");
@@ -203,6 +208,7 @@ mod tests {
             (Key::RightOf(user, stream), RIGHT_OF),
             (Key::SourceName(1, 2), SOURCE_NAME),
             (Key::KeyName(1, "s"), KEY_NAME),
+            (Key::Usage(1), USAGE),
         ] {
             assert_eq!(key.encode().bytes[0], kind, "{key:?}");
         }

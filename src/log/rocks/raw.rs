@@ -40,7 +40,7 @@ pub fn raw_write(dir: &Path, values: impl Iterator<Item = Vec<u8>>, batch: usize
         let last = group.last().map_or(0, |(index, _)| *index as u64);
         let mut rows: Vec<_> = if receipts { group.iter().map(|(index, _)| receipt(*index as u64)).collect() } else { Vec::new() };
         if receipts {
-            let row = value::Producer { epoch: 1, last_seq: Some(last), batches: last + 1, last_use_us: 1 << 50 };
+            let row = value::Producer { epoch: 1, last_seq: Some(last), batches: last + 1, last_use_us: 1 << 50, ..Default::default() };
             rows.push((Key::Producer(&producer).encode().bytes, rows::encode(&row)));
         }
         let began = Instant::now();

@@ -112,7 +112,7 @@ fn row_seeds() -> Vec<Vec<u8>> {
     vec![
         value::Bounds { first_offset: 3, first_base: 1, next_offset: 9, closed: true, ..Default::default() }.encode_to_vec(),
         value::Cursor { next: 42, epoch: 6, since_us: 1 << 50 }.encode_to_vec(),
-        value::Producer { epoch: 3, last_seq: Some(16), batches: 4, last_use_us: 1 << 50 }.encode_to_vec(),
+        value::Producer { epoch: 3, last_seq: Some(16), batches: 4, last_use_us: 1 << 50, owner: 7 }.encode_to_vec(),
         value::Receipt { first_seq: 16, count: 1, base_offset: 60, fingerprint: vec![5; 16], answer: Some(answer) }.encode_to_vec(),
         value::Format { version: 1, created_us: 1, secret: vec![9; 32] }.encode_to_vec(),
         value::Stream { name: "orders".into(), uuid: "u".into(), metadata, ..Default::default() }.encode_to_vec(),

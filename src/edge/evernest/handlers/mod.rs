@@ -6,19 +6,20 @@ mod sources;
 mod streams;
 mod users;
 
+use axum::http::Extensions;
 use axum::response::Response;
 
 use super::arguments::{Argument, Call};
 use super::envelope::good;
 use super::fault::Fault;
 use crate::broker::access::{Family, Token};
-use crate::broker::{Kind, Principal};
+use crate::broker::{Kind, Plane, Principal};
 use crate::edge::{Face, Peer};
 use crate::types::{Code, StreamId, StreamName};
 
 /// Answers a call.
-pub async fn answer(face: &Face, peer: Option<Peer>, call: Call) -> Result<Response, Fault> {
-    let room = Room { face, peer };
+pub async fn answer(face: &Face, came: Came<'_>, call: Call) -> Result<Response, Fault> {
+    let room = Room { face, came };
     match call {
         Call::OwnRight { key, stream } => Ok(good(&rights::own(&room, &room.source(&key).await?, stream).await?)),
         Call::RightOf { key, source, stream } => Ok(good(&rights::of(&room, &room.user(&key).await?, source, stream).await?)),
@@ -37,10 +38,20 @@ pub async fn answer(face: &Face, peer: Option<Peer>, call: Call) -> Result<Respo
     }
 }
 
+/// How a call came.
+pub struct Came<'a> {
+    /// Of its request.
+    pub extensions: &'a Extensions,
+    /// Does it move events?
+    pub plane: Plane,
+    /// Of its body.
+    pub bytes: usize,
+}
+
 /// What every call needs.
 struct Room<'a> {
     face: &'a Face,
-    peer: Option<Peer>,
+    came: Came<'a>,
 }
 
 impl Room<'_> {
@@ -60,8 +71,15 @@ impl Room<'_> {
         if Token::parse(key).is_ok_and(|token| token.family() != family) {
             return Ok(None); // not even looked up: a ticket would be used up by it
         }
-        match self.face.shown(self.peer, key).await {
-            Ok(who) => Ok(Some(who).filter(|who| who.kind() == kind)),
+        let peer = self.came.extensions.get::<Peer>().copied();
+        match self.face.shown(peer, key).await {
+            Ok(who) if who.kind() == kind => {
+                if let Some(usage) = self.face.usage(peer, &who) {
+                    self.face.count_for(self.came.extensions, usage, self.came.plane, self.came.bytes as u64).map_err(Fault::other)?;
+                }
+                Ok(Some(who))
+            }
+            Ok(_) => Ok(None),
             Err(error) if matches!(error.code, Code::Unauthenticated | Code::SessionExpired) => Ok(None),
             Err(error) => Err(Fault::other(error)),
         }

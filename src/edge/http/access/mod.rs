@@ -2,9 +2,9 @@
 //!
 //! A secret is in one answer only: the one to the request that made it.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::broker::{KeyInfo, RightInfo, SourceInfo, UserInfo};
+use crate::broker::{KeyInfo, Quotas, Rate, RightInfo, SourceInfo, UsageInfo, UserInfo};
 use crate::types::TimeUs;
 
 pub mod keys;
@@ -19,6 +19,15 @@ fn user(info: &UserInfo) -> Value {
         "name": info.name.as_str(), "root": info.root, "disabled": info.disabled,
         "id": info.id, "has_password": info.has_password, "created_at": time(info.created),
     })
+}
+
+/// What a user has and does, and how much of it there may be.
+fn usage(info: &UsageInfo) -> Value {
+    let mut all: Map<String, Value> = info.counts.iter().map(|(of, used, limit)| (of.as_str().to_owned(), json!({ "used": used, "limit": limit }))).collect();
+    let rate = |rate: &Rate| json!({ "per_s": Some(rate.per_s).filter(|per_s| *per_s != 0), "burst": rate.burst });
+    let Quotas { requests, bytes, data_rates, .. } = &info.quotas;
+    all.insert("rates".into(), json!({ "requests": rate(requests), "bytes": rate(bytes), "data": data_rates }));
+    all.into()
 }
 
 fn source(info: &SourceInfo) -> Value {

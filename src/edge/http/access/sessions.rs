@@ -25,7 +25,8 @@ pub async fn open(State(face): Broker, Extension(peer): Extension<Peer>, _: NoQu
 pub async fn show(State(face): Broker, Caller(who): Caller, _: NoQuery) -> reply::Result {
     let info = face.broker().who_is(&who).await?;
     Reply::ok(&json!({
-        "kind": info.kind.as_str(), "user": info.user.as_ref().map(super::user), "source": info.source.as_ref().map(super::source),
+        "kind": info.kind.as_str(), "user": info.user.as_ref().map(super::user), "usage": info.usage.as_ref().map(super::usage),
+        "source": info.source.as_ref().map(super::source),
         "key": info.key, "expires_at": info.expires.map(super::time),
     }))
 }

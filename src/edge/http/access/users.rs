@@ -9,7 +9,7 @@ use super::super::{Broker, Caller, NoQuery, Path, Query, Reply, refuse_condition
 use crate::broker::{NewUser, UserChange};
 use crate::types::{Result, UserName};
 
-const READ_ONLY: [&str; 3] = ["id", "has_password", "created_at"];
+const READ_ONLY: [&str; 4] = ["id", "has_password", "created_at", "usage"];
 
 fn name(path: &Path) -> Result<UserName> {
     UserName::parse(path.part("user"))
@@ -44,9 +44,12 @@ fn new_user(body: &[u8]) -> Result<NewUser> {
     Ok(new)
 }
 
-/// `GET /v1/users/{user}`
+/// `GET /v1/users/{user}`, with what it has and does.
 pub async fn show(State(face): Broker, Caller(who): Caller, path: Path, _: NoQuery) -> reply::Result {
-    Reply::ok(&super::user(&face.broker().user(&who, &name(&path)?).await?))
+    let (user, usage) = face.broker().user_and_usage(&who, &name(&path)?).await?;
+    let mut shown = super::user(&user);
+    shown["usage"] = super::usage(&usage);
+    Reply::ok(&shown)
 }
 
 /// `PUT` and `PATCH /v1/users/{user}`. A password that is left out stays, whatever the method.
