@@ -110,7 +110,7 @@ name!(
 );
 name!(
     /// Id of a cluster: what its CA and all its certificates have in common.
-    ClusterId, "cluster id", false
+    ClusterId, "cluster id", &[]
 );
 name!(
     /// Name of a user key, unique among its user's.
@@ -118,7 +118,7 @@ name!(
 );
 name!(
     /// Name that a user of the command line gives to a broker.
-    RemoteName, "remote name", false
+    RemoteName, "remote name", &[]
 );
 
 /// Name of the stream in which the broker says who changed what. Names of the broker's own streams are the only ones that begin with `$`.

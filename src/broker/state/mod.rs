@@ -406,13 +406,6 @@ impl State {
         }
     }
 
-    fn lacks_producer_of(&mut self, stream: Option<&StreamName>, producer: &ProducerId, user: u64, needs: &mut Vec<Need>) {
-        match stream {
-            Some(stream) => self.lacks_producer(stream, Some(producer), needs),
-            None => self.lacks_key(ProducerKey::of_user(user, producer.clone()), needs),
-        }
-    }
-
     fn lacks_key(&mut self, key: ProducerKey, needs: &mut Vec<Need>) {
         if self.producers.get(&key).is_none() {
             needs.push(Need::Producer(key));
