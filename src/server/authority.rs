@@ -55,7 +55,7 @@ pub struct Authority {
 
 /// The day it is, in UTC.
 pub fn today() -> Date {
-    jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date()
+    jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::UTC).date()
 }
 
 impl Authority {
@@ -93,7 +93,7 @@ impl Authority {
         });
         params.key_identifier_method = id.map_or(KeyIdMethod::Sha256, KeyIdMethod::PreSpecified);
         let ends = jiff::Timestamp::from_second(parsed.validity().not_after.timestamp()).map_err(|_| "the certificate ends at no day there is")?;
-        let last_day = ends.to_zoned(jiff::tz::TimeZone::UTC).date();
+        let last_day = ends.to_zoned_datetime(jiff::tz::TimeZone::UTC).date();
         let subject = parsed.subject().as_raw().to_vec();
         Ok(Self { issuer: Issuer::new(params, key), cluster, subject, last_day })
     }

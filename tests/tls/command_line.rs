@@ -148,15 +148,10 @@ async fn a_broker_that_is_not_known_and_one_that_wants_a_certificate_are_unreach
     let home = Home::new().await;
     let world = home.broker().await;
     let stranger = World::open().await;
-    for (url, ca) in [
-        (format!("https://localhost:{}", world.mutual()), "ca/ca.crt".to_owned()),
-        (format!("https://localhost:{}", stranger.main()), "ca/ca.crt".to_owned()),
-        (format!("https://127.0.0.2:{}", world.main()), "ca/ca.crt".to_owned()),
-    ] {
+    for (url, ca) in
+        [(format!("https://localhost:{}", world.mutual()), "ca/ca.crt".to_owned()), (format!("https://localhost:{}", stranger.main()), "ca/ca.crt".to_owned())]
+    {
         for arguments in [&["stream", "ls"][..], &["sub", "orders", "-n", "1"]] {
-            if url.contains("127.0.0.2") && arguments[0] == "sub" {
-                continue;
-            }
             let output = home.run(&[arguments, &["--url", &url, "--ca-file", &ca]].concat()).await;
             assert_eq!(output.status.code(), Some(6), "{url} {arguments:?}: {}", said(&output));
             assert!(said(&output).contains("--ca-file"), "{url} {arguments:?}: {}", said(&output));
