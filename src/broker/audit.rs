@@ -26,7 +26,7 @@ use crate::types::{Encoding, EventRef, Events, EventsBuilder, Result, StreamName
 
 /// Where a call came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct Whence {
     /// The caller's address; `None` = the Unix socket.
     pub address: Option<SocketAddr>,
     /// Id of the request, or of the one that opened the connection.
@@ -34,11 +34,11 @@ pub struct Origin {
 }
 
 tokio::task_local! {
-    static ORIGIN: Option<Origin>;
+    static ORIGIN: Option<Whence>;
 }
 
 /// Makes a call of which the audit says that it came from `origin`. Cancel-safe as `call` is.
-pub fn calling_from<F: Future>(origin: Origin, call: F) -> impl Future<Output = F::Output> {
+pub fn calling_from<F: Future>(origin: Whence, call: F) -> impl Future<Output = F::Output> {
     ORIGIN.scope(Some(origin), call)
 }
 
@@ -47,7 +47,7 @@ pub fn calling_on<F: Future>(call: F) -> impl Future<Output = F::Output> {
     ORIGIN.scope(origin(), call)
 }
 
-fn origin() -> Option<Origin> {
+fn origin() -> Option<Whence> {
     ORIGIN.try_with(Clone::clone).ok().flatten()
 }
 
@@ -60,7 +60,7 @@ pub struct By {
     name: Option<String>,
     source: u64,
     key: Option<String>,
-    origin: Option<Origin>,
+    origin: Option<Whence>,
 }
 
 impl By {
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     fn by() -> Box<By> {
-        let origin = Some(Origin { address: Some("192.0.2.1:5000".parse().unwrap()), request: "r-1".into() });
+        let origin = Some(Whence { address: Some("192.0.2.1:5000".parse().unwrap()), request: "r-1".into() });
         Box::new(By { kind: "console", user: 2, name: Some("alice".into()), source: 0, key: Some("tlc_abc".into()), origin })
     }
 

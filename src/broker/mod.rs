@@ -49,7 +49,7 @@ pub use access::{
     UsageInfo, UserChange, UserInfo, Vault, Watch, WhoInfo, credential_id,
 };
 use ack_token::AckTokens;
-pub use audit::{Origin, calling_from, calling_on};
+pub use audit::{Whence, calling_from, calling_on};
 pub use broken::{Broken, Promise};
 use clock::Now;
 use commit::{CommitLoop, engine_failure};

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{Broker, Origin, calling_on};
+use crate::broker::{Broker, Whence, calling_on};
 
 pub mod auth;
 pub mod callers;
@@ -72,12 +72,12 @@ impl Peer {
     }
 
     /// Where the audit says that a request came from.
-    fn origin(self, request: &Arc<str>) -> Origin {
+    fn origin(self, request: &Arc<str>) -> Whence {
         let address = match self {
             Self::Tcp(address) => Some(address),
             Self::Local => None,
         };
-        Origin { address, request: request.clone() }
+        Whence { address, request: request.clone() }
     }
 }
 

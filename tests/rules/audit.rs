@@ -44,7 +44,7 @@ async fn each_act_is_told_once_with_who_from_where_and_what() {
         .await
         .unwrap();
     let begun = told(&bench).await.len();
-    let origin = Origin { address: Some("192.0.2.7:4711".parse().unwrap()), request: "r-1".into() };
+    let origin = Whence { address: Some("192.0.2.7:4711".parse().unwrap()), request: "r-1".into() };
     let acts = async {
         let changed = SourceChange { name: Some("y\"\u{2028}".into()), disabled: Some(true), ..Default::default() };
         broker.change_source(&alice, made.id, changed).await.unwrap();
@@ -288,7 +288,7 @@ async fn what_is_refused_at_the_door_is_told_without_what_was_typed() {
     for shown in [secret.as_str(), "hunter2hunter2", "tlu_hunter2hunter2hunter2hunter2hunter2hunter2h"] {
         refused(soon(bench.broker.authenticate(shown)).await.map(drop), Code::Unauthenticated, "");
     }
-    refused(soon(bench.broker.certificate("nobody")).await.map(drop), Code::Unauthenticated, "");
+    refused(soon(bench.broker.certificate("nobody", None)).await.map(drop), Code::Unauthenticated, "");
     // They are told beside the answer; what is asked after them comes after them.
     new_user(&bench, "bob", false).await;
     let all = told(&bench).await;

@@ -2,6 +2,7 @@
 
 use super::{AccessChange, Bound, Principal, Quotas, UserInfo};
 use crate::broker::Broker;
+use crate::broker::audit::By;
 use crate::log::Key;
 use crate::log::rows::{self, value};
 use crate::types::id::OPERATOR_USER;
