@@ -144,7 +144,7 @@ impl Shown {
             return Ok(who);
         }
         // Not known, or not good any more: then there may be another user of that name.
-        let who = broker.certificate(name, self.0.not_after).await?;
+        let who = broker.certificate_until(name, self.0.not_after).await?;
         *self.0.known.lock() = Some(who.clone());
         Ok(who)
     }

@@ -73,7 +73,7 @@ async fn a_disabled_or_rotated_source_and_a_disabled_user_are_unknown() {
     assert_eq!(failed(&world.ask("GET", "/User", Put::Query, &[("UserKey", user_key)]).await), fault(400, "BadArgument", &["UserKey"]));
     rules.change_user(&Principal::Operator, &alice, change(false)).await.unwrap();
 
-    let (_, new) = rules.rotate_source(&rules.certificate("alice", None).await.unwrap(), *source).await.unwrap();
+    let (_, new) = rules.rotate_source(&rules.certificate("alice").await.unwrap(), *source).await.unwrap();
     assert_eq!(failed(&world.ask("GET", &path, Put::Query, &[("Key", key)]).await), bad_key);
     assert_eq!(world.good("/Source", &[("Key", &new)]).await["Source"]["Key"], json!(new), "the new one is shown");
 }

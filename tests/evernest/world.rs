@@ -97,7 +97,7 @@ impl World {
 pub async fn person(rules: &Rules, name: &str) -> (Principal, u64, String) {
     let new = NewUser { name: UserName::parse(name).unwrap(), password: None, root: false };
     let id = rules.create_user(&Principal::Operator, new).await.unwrap().id;
-    let who = rules.certificate(name, None).await.unwrap();
+    let who = rules.certificate(name).await.unwrap();
     let (_, key) = rules.create_key(&who, "laptop").await.unwrap();
     (who, id, key)
 }

@@ -29,7 +29,7 @@ impl Town {
     async fn principal(&self, person: &Person) -> Principal {
         match (&person.token, person.kind) {
             (Some(token), _) => self.broker.authenticate(token).await.expect("a good credential"),
-            (None, Kind::Certificate) => self.broker.certificate("alice", None).await.expect("alice"),
+            (None, Kind::Certificate) => self.broker.certificate("alice").await.expect("alice"),
             _ => OPERATOR,
         }
     }

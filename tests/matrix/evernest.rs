@@ -99,7 +99,7 @@ impl Guests {
     async fn open() -> Self {
         let town = Town::open().await;
         let key = town.person(Kind::SourceKey).token.clone().expect("a key");
-        let who = town.broker.certificate("owner", None).await.expect("the owner");
+        let who = town.broker.certificate("owner").await.expect("the owner");
         let (_, user_key) = town.broker.create_key(&who, "laptop").await.expect("a key");
         Self { owner: who.user_id(), town, key, user_key }
     }
@@ -183,7 +183,7 @@ async fn evernests_calls_take_their_two_keys_and_no_other_credential() {
     let Guests { town, key, user_key, .. } = &guests;
     let stream = guests.stage(Right::ReadWrite, Right::Admin).await;
     let token = |kind| town.person(kind).token.clone().expect("a token");
-    let who = town.broker.certificate("owner", None).await.expect("the owner");
+    let who = town.broker.certificate("owner").await.expect("the owner");
     let (ticket, _) = town.broker.issue_ticket(&who).await.expect("a ticket");
     let new = tidelog::broker::NewSource { name: "gone".into(), description: String::new(), owner: None };
     let (gone, old_key) = town.broker.create_source(&who, new).await.expect("a source");

@@ -149,7 +149,7 @@ impl World {
     }
 
     async fn console(&self, name: &str) -> Option<Principal> {
-        self.broker.certificate(name, None).await.ok()
+        self.broker.certificate(name).await.ok()
     }
 
     /// One change, in the broker and in the model.

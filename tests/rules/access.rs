@@ -16,7 +16,7 @@ async fn new_user(bench: &Bench, text: &str) {
 
 /// As that user, by its certificate.
 async fn as_user(bench: &Bench, text: &str) -> Principal {
-    soon(bench.broker.certificate(text, None)).await.expect("the user is there")
+    soon(bench.broker.certificate(text)).await.expect("the user is there")
 }
 
 async fn new_source(bench: &Bench, who: &Principal) -> (u64, String) {

@@ -288,7 +288,7 @@ async fn what_is_refused_at_the_door_is_told_without_what_was_typed() {
     for shown in [secret.as_str(), "hunter2hunter2", "tlu_hunter2hunter2hunter2hunter2hunter2hunter2h"] {
         refused(soon(bench.broker.authenticate(shown)).await.map(drop), Code::Unauthenticated, "");
     }
-    refused(soon(bench.broker.certificate("nobody", None)).await.map(drop), Code::Unauthenticated, "");
+    refused(soon(bench.broker.certificate("nobody")).await.map(drop), Code::Unauthenticated, "");
     // They are told beside the answer; what is asked after them comes after them.
     new_user(&bench, "bob", false).await;
     let all = told(&bench).await;

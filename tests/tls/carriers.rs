@@ -71,7 +71,7 @@ async fn a_key_is_enough_where_no_certificate_is_asked_for() {
     let world = World::open().await;
     world.stream("orders").await;
     let broker = world.server.broker();
-    let alice = broker.certificate("alice", None).await.expect("alice");
+    let alice = broker.certificate("alice").await.expect("alice");
     let (_, key) = broker.create_key(&alice, "program").await.expect("a key");
     let client = world.client(world.main(), Protocol::Binary, None, Some(&key));
     client.append("orders", NewEvent::text("by key")).await.expect("it is stored");
@@ -119,7 +119,7 @@ async fn event_streams_bring_what_is_appended_while_they_are_open() {
 async fn evernest_takes_its_keys_and_asks_no_certificate() {
     let world = World::open().await;
     let broker = world.server.broker();
-    let alice = broker.certificate("alice", None).await.expect("alice");
+    let alice = broker.certificate("alice").await.expect("alice");
     let (_, key) = broker.create_key(&alice, "program").await.expect("a key");
     let mut tls = world.connect(world.mutual(), Some(&world.user("bob"))).await.expect("a handshake");
     let body = json!({ "UserKey": key, "SourceName": "till" }).to_string();

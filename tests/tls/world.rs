@@ -105,7 +105,7 @@ impl World {
     /// A stream that is alice's.
     pub async fn stream(&self, name: &str) {
         let broker = self.server.broker();
-        let alice = broker.certificate("alice", None).await.expect("alice");
+        let alice = broker.certificate("alice").await.expect("alice");
         broker.create_stream(&alice, NewStream::named(StreamName::parse(name).expect("a name"))).await.expect("a stream");
     }
 

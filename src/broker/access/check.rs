@@ -55,11 +55,19 @@ impl Broker {
         Ok(Principal::Known(identity))
     }
 
-    /// The user a client certificate names, as a console credential until the certificate `expires` (`surfaces.md` F2).
+    /// The user a client certificate names, as a console credential (`surfaces.md` F2).
     ///
     /// # Errors
-    /// `unauthenticated` when there is no such user, or it is disabled; `session_expired`.
-    pub async fn certificate(&self, user: &str, expires: Option<TimeUs>) -> Result<Principal> {
+    /// `unauthenticated` when there is no such user, or it is disabled.
+    pub async fn certificate(&self, user: &str) -> Result<Principal> {
+        self.certificate_until(user, None).await
+    }
+
+    /// The same, until the certificate `expires`.
+    ///
+    /// # Errors
+    /// As above; `session_expired`.
+    pub async fn certificate_until(&self, user: &str, expires: Option<TimeUs>) -> Result<Principal> {
         let found = self.known_certificate(user, expires).await;
         if found.as_ref().is_err_and(|error| error.code == Code::Unauthenticated) {
             self.credential_refused("certificate", None);
