@@ -9,9 +9,10 @@ use tracing::{error, info};
 use super::commit::engine_failure;
 use super::info::*;
 use super::intent::{Author, Intent, SubscriptionFields};
+use super::operation::{self, Note};
 use super::shared::Bounds;
 use super::state::{OPERATOR_NAME, Stream, stream_not_found, subscription_not_found, trim_beyond_end};
-use super::{Action, Broker, Kind, Principal, loader, operation};
+use super::{Action, Broker, Kind, Principal, loader};
 use crate::log::rows::{self, value};
 use crate::log::{IdempotencyRow, Key, RowKey, faults};
 use crate::types::id::OPERATOR_USER;
@@ -39,6 +40,19 @@ impl Broker {
     /// # Errors
     /// `name_taken`, `deleting`, `bad_parameter`.
     pub async fn create_stream(&self, who: &Principal, new: NewStream) -> Result<StreamInfo> {
+        self.noted_stream(who, new, None).await
+    }
+
+    /// The same as an operation that can be looked up afterwards, as [`Broker::operation`] shows it.
+    ///
+    /// # Errors
+    /// `name_taken`, `deleting`, `bad_parameter`.
+    pub async fn create_stream_as(&self, who: &Principal, new: NewStream, id: OperationId) -> Result<StreamInfo> {
+        let note = Note { id, description: "Creating stream", command: "stream.Create", stream: new.name.to_string() };
+        self.noted_stream(who, new, Some(note)).await
+    }
+
+    async fn noted_stream(&self, who: &Principal, new: NewStream, note: Option<Note>) -> Result<StreamInfo> {
         who.is_user("create streams")?;
         self.still_good(who).await?;
         check_texts(&new.description, &new.metadata)?;
@@ -46,7 +60,7 @@ impl Broker {
             return Err(Error::bad("event_max_bytes", format!("event_max_bytes is {bytes}; give 1 to {}.", limits::EVENT_MAX_BYTES)));
         }
         let (owner, name) = (who.user_id(), new.name.clone());
-        let id = self.ask(0, |reply| Intent::CreateStream { new, owner, reply }).await?;
+        let id = self.ask(0, |reply| Intent::CreateStream { new, owner, note, reply }).await?;
         let stream = shown(loader::stream(&*self.inner.engine, id).await.map_err(|e| engine_failure(&e)))?;
         shown(self.describe(&stream.ok_or_else(|| stream_not_found(&name))?).await)
     }
@@ -61,12 +75,17 @@ impl Broker {
         self.describe(&stream).await
     }
 
+    /// The name of a user; of one that is gone, what is left of it.
+    async fn name_of_user(&self, id: u64) -> Result<String> {
+        Ok(match id {
+            OPERATOR_USER => OPERATOR_NAME.to_owned(),
+            id => self.user_by_id(id).await?.map_or_else(|| format!("user-{id}"), |user| user.name.to_string()),
+        })
+    }
+
     async fn describe(&self, stream: &Stream) -> Result<StreamInfo> {
         let bounds = &stream.bounds;
-        let owner_name = match stream.row.owner {
-            OPERATOR_USER => OPERATOR_NAME.to_owned(),
-            owner => self.user_by_id(owner).await?.map_or_else(|| format!("user-{owner}"), |user| user.name.to_string()),
-        };
+        let owner_name = self.name_of_user(stream.row.owner).await?;
         Ok(StreamInfo {
             owner_name,
             id: stream.id,
@@ -182,10 +201,10 @@ impl Broker {
     pub async fn delete_stream(&self, who: &Principal, name: &StreamName) -> Result<OperationInfo> {
         self.may(who, name, Action::Admin).await?;
         who.may_destroy("delete a stream")?;
-        let (stream, user, operation) = (name.clone(), who.user_id(), OperationId(self.inner.world.random_uuid()));
+        let (stream, user, operation) = (name.clone(), who.user_id(), self.operation_id());
         let (id, info) = self.ask(0, |reply| Intent::DeleteStream { stream, operation, user, reply }).await?;
         self.spawn_delete(id, info.clone());
-        Ok(info)
+        shown(self.named(info).await)
     }
 
     fn spawn_delete(&self, stream: StreamId, operation: OperationInfo) {
@@ -418,6 +437,11 @@ impl Broker {
         shown(self.subscription(who, stream, name).await)
     }
 
+    /// The id of an operation that will be.
+    pub fn operation_id(&self) -> OperationId {
+        OperationId(self.inner.world.random_uuid())
+    }
+
     /// # Errors
     /// `not_found`.
     pub async fn operation(&self, who: &Principal, id: OperationId) -> Result<OperationInfo> {
@@ -425,11 +449,16 @@ impl Broker {
         let missing =
             || Error::new(Code::NotFound, format!("Operation {id} was not found; finished ones are kept for a day.")).resource(format!("/v1/operations/{id}"));
         let row = self.access_row::<value::Operation>(Key::Operation(id)).await?.ok_or_else(missing)?;
-        // Those of others are hidden.
-        if row.requestor != who.user_id() && !self.is_operator(who).await? {
+        // Those of others are hidden; a source has none.
+        if (row.requestor != who.user_id() || who.source_id() != 0) && !self.is_operator(who).await? {
             return Err(missing());
         }
-        Ok(operation::from_row(id, row))
+        self.named(operation::from_row(id, row)).await
+    }
+
+    async fn named(&self, mut info: OperationInfo) -> Result<OperationInfo> {
+        info.requestor_name = self.name_of_user(info.requestor).await?;
+        Ok(info)
     }
 
     /// Waits until it is final or the time is up; returns what it is then. Cancel-safe.

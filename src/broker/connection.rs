@@ -118,8 +118,8 @@ impl Drop for Outstanding {
 impl Connection {
     pub(super) fn new(broker: Broker, who: Principal) -> Self {
         Self {
+            watch: broker.watch(&who),
             broker,
-            watch: who.watch(),
             who,
             pipes: HashMap::new(),
             last_pipe: None,

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::access::{AccessChange, Principal};
 use super::cursor::{Attachment, OpenAsk, Proof};
 use super::info::{NewStream, OperationInfo};
+use super::operation::Note;
 use super::shared::StreamShared;
 use crate::log::IdempotencyRow;
 use crate::types::reply::{Acked, Appended, Committed, ProducerOpened, Subscribed};
@@ -119,6 +120,8 @@ pub enum Intent {
         new: NewStream,
         /// User id.
         owner: u64,
+        /// Leaves this operation.
+        note: Option<Note>,
         /// Answer: its id.
         reply: Reply<StreamId>,
     },
@@ -325,6 +328,8 @@ pub enum Intent {
         by: u64,
         /// What.
         change: Box<AccessChange>,
+        /// Leaves this operation.
+        note: Option<Note>,
         /// Answer: the id of what was made.
         reply: Reply<u64>,
     },

@@ -391,7 +391,7 @@ impl Broker {
     /// What `subscribe` puts into the commit order, and what the session needs beside it.
     async fn open_intent(&self, who: &Principal, request: SubscribeRequest) -> Result<(impl FnOnce(Reply<Opened>) -> Intent + use<>, Reader)> {
         // The watch first: a right that is taken away after the look is heard of.
-        let watch = who.watch();
+        let watch = self.watch(who);
         let known_as = self.allowed(who, &request.stream, Action::Read).await?;
         if request.filter.is_some() {
             return Err(Error::new(Code::NotImplemented, "Filters are not built yet; leave `filter` out.").detail("field", "filter"));

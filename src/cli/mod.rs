@@ -153,10 +153,12 @@ fn run(connect: Connect, command: Command) -> Outcome {
         Command::Store(command) => command.run(connect.json),
         client => {
             let runtime = tokio::runtime::Runtime::new().map_err(|e| Failure::failed(format!("No runtime could be started: {e}.")))?;
+            // The first Ctrl-C only cuts the time of `verify` short; it has a verdict to give, and streams to remove.
+            let presses = if matches!(client, Command::Verify(_)) { 2 } else { 1 };
             let outcome = runtime.block_on(async {
                 tokio::select! {
                     outcome = run_client(connect, client) => outcome,
-                    () = interrupted() => Err(Failure::Interrupted),
+                    () = interrupted(presses) => Err(Failure::Interrupted),
                 }
             });
             // A thread that still reads stdin must not hold the process.
@@ -194,10 +196,15 @@ async fn run_client(connect: Connect, command: Command) -> Outcome {
     }
 }
 
-/// Ctrl-C. Dropping what runs detaches readers; their cursors stay.
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+/// Ctrl-C, so many times. Dropping what runs detaches readers; their cursors stay.
+async fn interrupted(presses: u32) {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()) {
+        Ok(mut signal) => {
+            for _ in 0..presses {
+                signal.recv().await;
+            }
+        }
+        Err(_) => std::future::pending().await,
     }
 }
 

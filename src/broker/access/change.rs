@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 
 use crate::broker::Broker;
 use crate::broker::intent::Intent;
+use crate::broker::operation::Note;
 use crate::log::rows::ApiKeyId;
 use crate::types::{KeyName, PrincipalId, Result, Right, StreamId, StreamName, TimeUs, UserName};
 
@@ -164,6 +165,11 @@ pub enum AccessChange {
 impl Broker {
     /// Puts one change in the commit order; `by` is a user id, for the audit.
     pub(in crate::broker) async fn change(&self, by: u64, change: AccessChange) -> Result<u64> {
-        self.ask(0, |reply: oneshot::Sender<Result<u64>>| Intent::Access { by, change: Box::new(change), reply }).await
+        self.noted_change(by, change, None).await
+    }
+
+    /// The same, leaving an operation.
+    pub(in crate::broker) async fn noted_change(&self, by: u64, change: AccessChange, note: Option<Note>) -> Result<u64> {
+        self.ask(0, |reply: oneshot::Sender<Result<u64>>| Intent::Access { by, change: Box::new(change), note, reply }).await
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::identity::Standing;
-use super::{AccessChange, Family, Identity, Kind, Principal, Token, denied, unknown_credential};
+use super::{AccessChange, Family, Identity, Kind, Principal, Token, Watch, denied, unknown_credential};
 use crate::broker::commit::engine_failure;
 use crate::broker::state::{OPERATOR_NAME, operator_row, stream_not_found};
 use crate::broker::{Broker, loader};
@@ -82,6 +82,15 @@ impl Broker {
                 self.standing(&identity).await?;
                 Ok(Principal::Known(identity))
             }
+        }
+    }
+
+    /// Something to wait on: it rings when the credential, or a right of its user, may have changed, and when the credential ends. Take it
+    /// before the check it stands for.
+    pub(in crate::broker) fn watch(&self, who: &Principal) -> Option<Box<Watch>> {
+        match who {
+            Principal::Known(identity) => Some(Box::new(Watch::new(identity, self.inner.world.now()))),
+            Principal::Operator | Principal::Anonymous => None,
         }
     }
 

@@ -23,7 +23,7 @@ pub use change::{AccessChange, NewKey, NewTicket};
 pub use identity::{Identity, Watch, rung};
 pub use logins::{Login, WhoInfo};
 pub use rights::{PrincipalRef, RightInfo};
-pub use sources::{NewSource, SourceChange, SourceInfo, name_hash, source_not_found};
+pub use sources::{NewSource, SourceChange, SourceInfo, source_not_found};
 pub use table::{Access, Changed};
 pub use token::{Family, Token, credential_id};
 pub use user_keys::KeyInfo;
@@ -183,14 +183,6 @@ impl Principal {
             Kind::SourceKey => "source key",
             Kind::Node => "node",
             Kind::Anonymous => "caller without a credential",
-        }
-    }
-
-    /// Something to wait on: it rings when the credential, or a right of its user, may have changed. Take it before the check it stands for.
-    pub fn watch(&self) -> Option<Box<Watch>> {
-        match self {
-            Self::Known(identity) => Some(Box::new(Watch::new(identity))),
-            Self::Operator | Self::Anonymous => None,
         }
     }
 }

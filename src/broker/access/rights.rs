@@ -7,10 +7,11 @@ use super::users::user_not_found;
 use super::{AccessChange, Kind, Principal, denied};
 use crate::broker::Broker;
 use crate::broker::info::{ListQuery, Page};
+use crate::broker::operation::Note;
 use crate::log::Key;
 use crate::log::rows::{self, value};
 use crate::types::id::OPERATOR_USER;
-use crate::types::{Action, Code, Error, PrincipalId, Result, Right, StreamId, StreamName, UserName};
+use crate::types::{Action, Code, Error, OperationId, PrincipalId, Result, Right, StreamId, StreamName, UserName};
 
 /// A principal as people name it: `user:alice`, `source:42`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +84,19 @@ impl Broker {
     /// # Errors
     /// `not_found`, `access_denied`, `in_use` for the last Admin, `bad_parameter`.
     pub async fn set_right(&self, who: &Principal, stream: &StreamName, principal: &PrincipalRef, right: Right) -> Result<RightInfo> {
+        self.noted_right(who, stream, principal, right, None).await
+    }
+
+    /// The same as an operation that can be looked up afterwards.
+    ///
+    /// # Errors
+    /// `not_found`, `access_denied`, `in_use` for the last Admin, `bad_parameter`.
+    pub async fn set_right_as(&self, who: &Principal, stream: &StreamName, principal: &PrincipalRef, right: Right, id: OperationId) -> Result<RightInfo> {
+        let note = Note { id, description: "Setting right", command: "right.Set", stream: stream.to_string() };
+        self.noted_right(who, stream, principal, right, Some(note)).await
+    }
+
+    async fn noted_right(&self, who: &Principal, stream: &StreamName, principal: &PrincipalRef, right: Right, note: Option<Note>) -> Result<RightInfo> {
         who.known()?;
         if matches!(who.kind(), Kind::SourceKey | Kind::Node) {
             // They never administer, so this says what they lack.
@@ -116,7 +130,7 @@ impl Broker {
             PrincipalId::Source(source) => self.source_by_id(source).await?.map_or(0, |source| source.owner),
         };
         let change = AccessChange::SetRight { stream: stream.clone(), principal: id, owner, right, others };
-        self.change(who.user_id(), change).await?;
+        self.noted_change(who.user_id(), change, note).await?;
         self.describe_right(found.id, principal.clone(), id).await
     }
 

@@ -1,8 +1,8 @@
 //! Users, sources, keys and rights: rows that are rarely changed, so they are kept as they are stored.
 
 use super::{Effect, Need, State};
-use crate::broker::access::{AccessChange, Changed, NewKey, name_hash, source_not_found, unknown_credential};
-use crate::log::rows::{self, ApiKeyId, value};
+use crate::broker::access::{AccessChange, Changed, NewKey, source_not_found, unknown_credential};
+use crate::log::rows::{self, ApiKeyId, name_hash, value};
 use crate::log::{Key, RowKey};
 use crate::types::id::OPERATOR_USER;
 use crate::types::{Code, Error, PrincipalId, Result, Right, StreamId, StreamName};

@@ -384,8 +384,9 @@ impl State {
     /// Does what `intent` asks, in memory, and notes the answer. Call it only when [`State::lacks`] is empty.
     pub fn prepare(&mut self, intent: Intent) {
         match intent {
-            Intent::CreateStream { new, owner, reply } => {
+            Intent::CreateStream { new, owner, note, reply } => {
                 let result = self.check_new_owner(owner).and_then(|()| self.create_stream(&new, owner));
+                self.note(note.filter(|_| result.is_ok()), owner);
                 self.answer(Answer::Stream(reply, result));
             }
             Intent::DeleteStream { stream, operation, user, reply } => {
@@ -457,8 +458,9 @@ impl State {
                 let result = self.resume(&stream, producer.as_ref(), seq, pipe);
                 self.answer(Answer::Done(reply, result));
             }
-            Intent::Access { by, change, reply } => {
+            Intent::Access { by, change, note, reply } => {
                 let result = self.change_access(by, *change);
+                self.note(note.filter(|_| result.is_ok()), by);
                 self.answer(Answer::Access(reply, result));
             }
             Intent::Commit { request, fingerprint, author, reply } => {

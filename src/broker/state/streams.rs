@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Effect, State, Stream, stream_not_found};
 use crate::broker::cursor::Mark;
 use crate::broker::info::{NewStream, OperationInfo};
-use crate::broker::operation;
+use crate::broker::operation::{self, Note};
 use crate::broker::shared::Bounds;
 use crate::log::rows::value;
 use crate::log::{DeleteRange, Key, rows};
@@ -71,6 +71,14 @@ impl State {
         self.group.effects.push(Effect::Audit(format!("stream {name} (id {id}) is deleted by user {user}, operation {operation}")));
         self.end_sessions(id, &name);
         Ok((id, info))
+    }
+
+    /// The operation that a change of this group is.
+    pub(super) fn note(&mut self, note: Option<Note>, requestor: u64) {
+        let Some(note) = note else { return };
+        let info = operation::done(note, requestor, TimeUs(self.now.wall_us));
+        let stream = StreamName::parse(&info.stream).ok().and_then(|name| self.find(&name)).unwrap_or(StreamId(0));
+        self.put(Key::Operation(info.id), &operation::to_row(&info, stream));
     }
 
     fn end_sessions(&mut self, stream: StreamId, name: &StreamName) {

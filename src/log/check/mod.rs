@@ -4,6 +4,7 @@
 //! the order of ids, with one row of each in memory; what no stream claims on the way is an orphan. The batches of each stream are read as
 //! the broker reads them, CRC and chain included.
 
+mod access;
 mod batches;
 mod catalogue;
 mod producers;
@@ -102,6 +103,7 @@ impl Check<'_> {
         let limits = Limits { counters: self.fixed_rows(store) };
         if readable && only.is_none() {
             self.indexes(store);
+            self.access(store, &limits.counters);
             self.part("catalogue", began);
         }
         let began = Instant::now();
