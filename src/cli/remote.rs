@@ -140,7 +140,7 @@ impl Remotes {
     }
 
     fn add(&mut self, name: &str, address: &str, key_file: Option<&Path>) -> Outcome {
-        let name = RemoteName::parse(name).map_err(|error| Failure::Usage(error.into_body().message))?;
+        let name = RemoteName::parse(name).map_err(|error| Failure::Usage(error.message.clone()))?;
         if name.as_str().eq_ignore_ascii_case(LOCAL) {
             return Err(Failure::Usage("Remote local is the broker of this machine; choose another name.".into()));
         }

@@ -62,22 +62,17 @@ mod tests {
         assert!(!turn.is_over(later) && !turn.is_over(later + just) && turn.is_over(later + limits::TURN));
     }
 
-    /// Time stands still but where the test moves it.
-    #[tokio::test(start_paused = true)]
+    /// The turn began in the past, so no time has to go by here. A loop that a machine pauses in may end its turn once more, which lets others in too.
+    #[tokio::test]
     async fn who_has_had_a_turn_lets_another_in_and_goes_on() {
-        let mut turn = Turn::default();
+        let past = || Turn(Instant::now().checked_sub(limits::TURN));
+        let mut turns = [past(), past()];
         let other = tokio::spawn(async {});
-        turn.breathe().await;
-        std::future::poll_fn(|cx| turn.poll(cx)).await;
-        assert!(!other.is_finished(), "the turn has only begun");
-        tokio::time::advance(limits::TURN).await;
-        let mut turns = [Turn(Some(Instant::now() - limits::TURN)), Turn(Some(Instant::now() - limits::TURN))];
-        let second = tokio::spawn(async {});
         turns[0].breathe().await;
-        assert!(second.is_finished());
-        let third = tokio::spawn(async {});
+        assert!(other.is_finished());
+        let other = tokio::spawn(async {});
         std::future::poll_fn(|cx| turns[1].poll(cx)).await;
-        assert!(third.is_finished());
-        assert!(!turns[1].is_over(Instant::now()), "a new turn has begun");
+        assert!(other.is_finished());
+        assert!(turns[0].0.is_none(), "a new turn begins with the next look");
     }
 }
