@@ -78,7 +78,7 @@ impl Connect {
             let text = std::fs::read_to_string(path).map_err(|e| Failure::Usage(format!("The key file {} cannot be read: {e}.", path.display())))?;
             Ok(text.trim().to_owned())
         };
-        let (tls, certified) = self.tls(&endpoint, env)?;
+        let (tls, certified) = self.tls(&endpoint, remote.as_ref(), env)?;
         // A session would beat the certificate, and nobody would know why.
         let session = || if certified { None } else { Some(std::fs::read_to_string(kept::session_file(&endpoint, env)?).ok()?.trim().to_owned()) };
         let key_file = remote.as_ref().and_then(|remote| remote.key_file.as_deref());
@@ -100,7 +100,7 @@ impl Connect {
     }
 
     /// Whom to believe and what to show, and whether that is a certificate.
-    fn tls(&self, endpoint: &Endpoint, env: impl Fn(&str) -> Option<String>) -> Outcome<(Tls, bool)> {
+    fn tls(&self, endpoint: &Endpoint, remote: Option<&Remote>, env: impl Fn(&str) -> Option<String>) -> Outcome<(Tls, bool)> {
         let flags = [(&self.ca_file, "--ca-file"), (&self.cert_file, "--cert-file"), (&self.cert_key_file, "--cert-key-file")];
         if !endpoint.is_tls() {
             return match flags.into_iter().find(|(file, _)| file.is_some()) {
@@ -108,13 +108,17 @@ impl Connect {
                 None => Ok((Tls::default(), false)),
             };
         }
-        let given = |flag: &Option<PathBuf>, name: &str| flag.clone().or_else(|| env(name).map(PathBuf::from));
+        // What belongs to a remote comes before the environment, which may be for another broker.
+        let of = |file: fn(&Remote) -> &Option<PathBuf>| remote.and_then(|remote| file(remote).clone());
+        let given = |flag: &Option<PathBuf>, of: Option<PathBuf>, name: &str| flag.clone().or(of).or_else(|| env(name).map(PathBuf::from));
         let read = |path: PathBuf| std::fs::read(&path).map_err(|e| Failure::Usage(format!("The file {} cannot be read: {e}.", path.display())));
         let mut tls = Tls::default();
-        if let Some(path) = given(&self.ca_file, "TIDELOG_CA_FILE") {
+        if let Some(path) = given(&self.ca_file, of(|remote| &remote.ca_file), "TIDELOG_CA_FILE") {
             tls = tls.believing(read(path)?);
         }
-        match (given(&self.cert_file, "TIDELOG_CERT_FILE"), given(&self.cert_key_file, "TIDELOG_CERT_KEY_FILE")) {
+        let certificate = given(&self.cert_file, of(|remote| &remote.cert_file), "TIDELOG_CERT_FILE");
+        let key = given(&self.cert_key_file, of(|remote| &remote.cert_key_file), "TIDELOG_CERT_KEY_FILE");
+        match (certificate, key) {
             (Some(certificate), Some(key)) => Ok((tls.showing(read(certificate)?, read(key)?), true)),
             (None, None) => Ok((tls, false)),
             (Some(_), None) => Err(Failure::Usage("A certificate is given without its key; say --cert-key-file FILE too.".into())),
@@ -213,7 +217,7 @@ mod tests {
         };
         let tls = |connect: Connect, endpoint: &str, env: &[(&str, &str)]| {
             let env = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-            connect.tls(&Endpoint::parse(endpoint).unwrap(), env).map(|(_, certified)| certified)
+            connect.tls(&Endpoint::parse(endpoint).unwrap(), None, env).map(|(_, certified)| certified)
         };
         let pair = || Connect { ca_file: file("ca"), cert_file: file("crt"), cert_key_file: file("key"), ..Connect::default() };
         assert!(tls(pair(), "https://h", &[]).unwrap());

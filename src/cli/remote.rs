@@ -28,11 +28,11 @@ const CONFLICT: u8 = 5;
 /// Brokers with names.
 #[derive(Debug, Subcommand)]
 pub enum RemoteCommand {
-    /// Give a broker a name; --key-file says which key is for it
+    /// Give a broker a name; --key-file says which key is for it, --ca-file, --cert-file and --cert-key-file what belongs to its TLS
     Add {
         /// Its name
         name: String,
-        /// Its address, such as http://broker:4080 or unix:/run/tidelog.sock
+        /// Its address, such as https://broker:4080 or unix:/run/tidelog.sock
         address: String,
     },
     /// Speak to this broker from now on; `local` is the one of this machine
@@ -67,7 +67,16 @@ pub struct Remote {
     pub endpoint: Endpoint,
     /// Holds the key that is for it.
     pub key_file: Option<PathBuf>,
+    /// Holds the authorities that are believed there.
+    pub ca_file: Option<PathBuf>,
+    /// Holds the certificate that is shown there.
+    pub cert_file: Option<PathBuf>,
+    /// Holds its key.
+    pub cert_key_file: Option<PathBuf>,
 }
+
+/// What of an entry are files.
+const FILES: [&str; 4] = ["key_file", "ca_file", "cert_file", "cert_key_file"];
 
 /// All of them, as they stand in the file. What this version does not know stays as it is.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -117,19 +126,23 @@ impl Remotes {
         let broken = |why: &str| Failure::Usage(format!("Remote {name} is broken: {why} Remove it (`tidelog remote rm {name}`) and add it again."));
         let url = entry["url"].as_str().ok_or_else(|| broken("it has no url."))?;
         let endpoint = Endpoint::parse(url).map_err(|why| broken(&why.to_string()))?;
-        let key_file = match &entry["key_file"] {
-            Value::Null => None,
-            Value::String(path) => Some(PathBuf::from(path)),
-            _ => return Err(broken("its key_file is no path.")),
+        let file = |field: &str| match &entry[field] {
+            Value::Null => Ok(None),
+            Value::String(path) => Ok(Some(PathBuf::from(path))),
+            _ => Err(broken(&format!("its {field} is no path."))),
         };
-        Ok(Some(Remote { name: name.clone(), endpoint, key_file }))
+        let [key_file, ca_file, cert_file, cert_key_file] = FILES.map(file);
+        let (key_file, ca_file, cert_file, cert_key_file) = (key_file?, ca_file?, cert_file?, cert_key_file?);
+        Ok(Some(Remote { name: name.clone(), endpoint, key_file, ca_file, cert_file, cert_key_file }))
     }
 
     /// As in `remote ls`.
     fn describe(&self, name: &str, in_use: &str) -> Map<String, Value> {
         let entry = self.remotes.get(name).unwrap_or(&Value::Null);
-        let row = json!({"name": name, "url": entry["url"], "key_file": entry["key_file"], "in_use": name.eq_ignore_ascii_case(in_use)});
-        if let Value::Object(row) = row { row } else { Map::new() }
+        let mut row = Map::from_iter([("name".to_owned(), name.into()), ("url".to_owned(), entry["url"].clone())]);
+        row.extend(FILES.map(|field| (field.to_owned(), entry[field].clone())));
+        row.insert("in_use".to_owned(), name.eq_ignore_ascii_case(in_use).into());
+        row
     }
 
     fn known(&self, name: &str) -> Outcome<&str> {
@@ -139,7 +152,8 @@ impl Remotes {
         self.remotes.keys().find(|known| known.eq_ignore_ascii_case(name)).map(String::as_str).ok_or_else(|| missing(name))
     }
 
-    fn add(&mut self, name: &str, address: &str, key_file: Option<&Path>) -> Outcome {
+    /// `files` in the order of [`FILES`].
+    fn add(&mut self, name: &str, address: &str, files: [Option<&Path>; 4]) -> Outcome {
         let name = RemoteName::parse(name).map_err(|error| Failure::Usage(error.message.clone()))?;
         if name.as_str().eq_ignore_ascii_case(LOCAL) {
             return Err(Failure::Usage("Remote local is the broker of this machine; choose another name.".into()));
@@ -155,10 +169,15 @@ impl Remotes {
             other => other,
         };
         let mut entry = json!({ "url": endpoint.to_string() });
-        if let Some(path) = key_file {
-            std::fs::File::open(path).map_err(|e| Failure::Usage(format!("The key file {} cannot be read: {e}.", path.display())))?;
+        for (field, path) in FILES.iter().zip(files) {
+            let Some(path) = path else { continue };
+            if *field != "key_file" && !endpoint.is_tls() {
+                let flag = field.replace('_', "-");
+                return Err(Failure::Usage(format!("--{flag} is of use with TLS only, and {endpoint} has none; write https://HOST:PORT.")));
+            }
+            std::fs::File::open(path).map_err(|e| Failure::Usage(format!("The file {} cannot be read: {e}.", path.display())))?;
             let path = absolute(path)?;
-            entry["key_file"] = path.to_str().ok_or_else(|| Failure::Usage(format!("The path {} is not UTF-8.", path.display())))?.into();
+            entry[*field] = path.to_str().ok_or_else(|| Failure::Usage(format!("The path {} is not UTF-8.", path.display())))?.into();
         }
         self.remotes.insert(name.as_str().to_owned(), entry);
         Ok(())
@@ -203,7 +222,8 @@ impl RemoteCommand {
         let mut out = Out::new();
         match self {
             Self::Add { name, address } => {
-                remotes.add(&name, &address, connect.key_file.as_deref())?;
+                let files = [&connect.key_file, &connect.ca_file, &connect.cert_file, &connect.cert_key_file];
+                remotes.add(&name, &address, files.map(|file| file.as_deref()))?;
                 remotes.save(env)
             }
             Self::Use { name } => {
@@ -269,7 +289,7 @@ mod tests {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, r#"{"colour":"blue","remotes":{"old":{"url":"http://old:1","ca_file":"/ca"}}}"#).unwrap();
         let mut remotes = Remotes::load(home(dir.path())).unwrap();
-        remotes.add("prod", "broker", None).unwrap();
+        remotes.add("prod", "broker", [None; 4]).unwrap();
         remotes.select("PROD").unwrap();
         remotes.save(home(dir.path())).unwrap();
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -307,11 +327,12 @@ mod tests {
         let mut remotes = Remotes::default();
         let code = |outcome: Outcome| outcome.map_or_else(|failure| failure.exit_code(), |()| 0);
         for (name, expected) in [("", 2), ("a b", 2), ("-x", 2), ("a/b", 2), ("аlpha", 2), ("$x", 2), ("Local", 2), ("prod", 0), ("PROD", 5)] {
-            assert_eq!(code(remotes.add(name, "http://broker:1", None)), expected, "{name:?}");
+            assert_eq!(code(remotes.add(name, "http://broker:1", [None; 4])), expected, "{name:?}");
         }
-        assert_eq!(code(remotes.add("x".repeat(201).as_str(), "http://broker:1", None)), 2);
-        assert_eq!(code(remotes.add("other", "https//broker", None)), 2);
-        assert_eq!(code(remotes.add("other", "http://broker", Some(Path::new("/nowhere/key")))), 2);
+        assert_eq!(code(remotes.add("x".repeat(201).as_str(), "http://broker:1", [None; 4])), 2);
+        assert_eq!(code(remotes.add("other", "https//broker", [None; 4])), 2);
+        assert_eq!(code(remotes.add("other", "http://broker", [Some(Path::new("/nowhere/key")), None, None, None])), 2);
+        assert_eq!(code(remotes.add("other", "http://broker", [None, Some(Path::new("/dev/null")), None, None])), 2, "there is no TLS");
         assert_eq!((code(remotes.select("other")), code(remotes.remove("other")), code(remotes.remove("local"))), (3, 3, 2));
         remotes.select("prod").unwrap();
         assert_eq!(code(remotes.remove("prod")), 5, "it is in use");
@@ -322,7 +343,7 @@ mod tests {
     #[test]
     fn a_socket_means_the_same_from_every_folder() {
         let mut remotes = Remotes::default();
-        remotes.add("here", "unix:./t.sock", None).unwrap();
+        remotes.add("here", "unix:./t.sock", [None; 4]).unwrap();
         let Endpoint::Unix(path) = remotes.get("here").unwrap().unwrap().endpoint else { panic!("a socket") };
         assert!(path.is_absolute(), "{}", path.display());
     }

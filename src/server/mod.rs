@@ -145,7 +145,7 @@ impl Server {
         tasks.spawn(forget_old_rows(broker.clone(), stop.clone()));
         let scheme = if certificates.is_some() { "https" } else { "http" };
         if let Some(certificates) = certificates {
-            tasks.spawn(certificates.keep_fresh(door.edge.stats().clone(), stop.clone()));
+            tasks.spawn(certificates.keep_fresh(broker.clone(), door.edge.stats().clone(), stop.clone()));
         }
         for Port { listener, gate, .. } in [Some(main), mtls].into_iter().flatten() {
             tasks.spawn(listen::tcp(door.clone(), listener, gate));

@@ -5,8 +5,10 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rcgen::date_time_ymd;
+use tidelog::broker::{Principal, Which};
 use tidelog::client::{NewEvent, Protocol};
 use tidelog::server::Mode;
+use tidelog::types::StreamName;
 use tidelog::types::request::Start;
 use tokio::time::timeout;
 
@@ -51,6 +53,18 @@ async fn a_new_certificate_is_shown_to_new_connections_and_drops_no_old_one() {
     let next = server_pair(&world.ca);
     world.put("server", &next);
     until_shown(&world, &next).await;
+    let told = async {
+        let audit = StreamName::parse("$audit").expect("a name");
+        loop {
+            let last = world.server.broker().event(&Principal::Operator, &audit, Which::Last).await.expect("the audit");
+            let text = last.events().map(|(_, event)| String::from_utf8_lossy(event.data).into_owned()).collect::<String>();
+            if text.contains(r#""action":"configuration-reloaded""#) {
+                break assert!(text.contains("certificates") && text.contains("a change of the files"), "{text}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, told).await.expect("the audit tells of it");
     producer.send(NewEvent::text("after")).await.expect("it is taken").await.expect("it is stored");
     let event = timeout(PATIENCE, reader.next_event()).await.expect("in time").expect("an event").expect("no error");
     assert_eq!((event.text(), reader.epoch()), (Some("after"), epoch), "over the connection that was open before");

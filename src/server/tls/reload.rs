@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Gate, Live, Loaded, Wants};
+use crate::broker::Broker;
 use crate::edge::Stats;
 use crate::server::config::Tls;
 use crate::types::TimeUs;
@@ -62,14 +64,14 @@ impl Certificates {
     }
 
     /// Looks after the files until the broker stops.
-    pub fn keep_fresh(self, stats: Stats, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+    pub fn keep_fresh(self, broker: Broker, stats: Stats, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
         stats.tls_loaded(self.live.load().not_after);
         // Here, so that no signal falls between the start and the first turn of the task.
         let hangup = signal(SignalKind::hangup()).ok();
-        self.look_after(hangup, stats, stop)
+        self.look_after(hangup, broker, stats, stop)
     }
 
-    async fn look_after(mut self, mut hangup: Option<Signal>, stats: Stats, stop: CancellationToken) {
+    async fn look_after(mut self, mut hangup: Option<Signal>, broker: Broker, stats: Stats, stop: CancellationToken) {
         let mut last = self.used.clone();
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -91,6 +93,11 @@ impl Certificates {
                     self.live.store(Arc::new(loaded));
                     stats.tls_loaded(expires);
                     tracing::info!(%expires, "the certificates were read again; new connections use them");
+                    let what =
+                        json!({"what": "certificates", "expires_at": expires.to_string(), "asked_by": if told { "SIGHUP" } else { "a change of the files" }});
+                    if let Err(error) = broker.audit("configuration-reloaded", what).await {
+                        tracing::warn!(%error, "the audit does not tell of it");
+                    }
                 }
                 Err(why) => {
                     tracing::error!("the certificates could not be read again, and the old ones stay in force: {why}");
