@@ -223,7 +223,7 @@ async fn every_field_of_every_body_has_its_type_is_given_once_and_no_other_is_th
         }
         bad(set("colour", &json!("hunter2")), "unknown_field").await;
         bad(set("Name", &json!("hunter2")), "unknown_field").await;
-        for garbage in ["[]", "7", "\"hunter2\"", "null", "{", "{\"name\":\"a\"}}", "{'name':'a'}", "{\"name\":\"\\ud800\"}", "\u{feff}{}"] {
+        for garbage in ["[]", "7", "\"hunter2\"", "null", "{", "{\"name\":\"a\"}}", "{'name':'a'}", "\u{feff}{}"] {
             bad(garbage.to_owned(), "json_parsing_failed").await;
         }
         bad(format!("{{\"name\":{}1{}}}", "[".repeat(40), "]".repeat(40)), "json_parsing_failed").await;

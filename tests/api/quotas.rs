@@ -24,7 +24,7 @@ fn refusal(answer: &Answer) -> (u16, String, String, u64) {
     let metadata = &answer.json()["metadata"];
     assert_eq!((&metadata["applied"], &metadata["retry"]), (&json!("no"), &json!("backoff")), "{metadata}");
     assert_eq!(answer.json()["error_code"], 403, "the body says 403 where the status is 429");
-    let seconds = answer.header("retry-after").and_then(|text| text.parse().ok()).expect("whole seconds");
+    let seconds: u64 = answer.header("retry-after").and_then(|text| text.parse().ok()).expect("whole seconds");
     assert!(seconds >= 1 && metadata["details"]["retry_after_s"] == seconds, "{metadata}");
     (answer.status, answer.code(), metadata["details"]["quota"].as_str().unwrap_or_default().to_owned(), seconds)
 }
