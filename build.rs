@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed={REFLECTED}");
     let store = "tidelog/store/v1/rows.proto";
-    let public = ["tidelog/v1/event.proto", "tidelog/v1/session.proto", "tidelog/v1/broker.proto", "tidelog/v1/admin.proto"];
+    let public = ["tidelog/v1/event.proto", "tidelog/v1/session.proto", "tidelog/v1/broker.proto", "tidelog/v1/admin.proto", "tidelog/v1/access.proto"];
     let set = protox::compile([store].iter().chain(&public), ["proto"])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     // What reflection tells: how rows are stored is nobody's business.

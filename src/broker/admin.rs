@@ -9,9 +9,10 @@ use tracing::{error, info};
 use super::commit::engine_failure;
 use super::info::*;
 use super::intent::{Author, Intent, SubscriptionFields};
+use super::operation::{self, Note};
 use super::shared::Bounds;
 use super::state::{OPERATOR_NAME, Stream, stream_not_found, subscription_not_found, trim_beyond_end};
-use super::{Action, Broker, Kind, Principal, loader, operation};
+use super::{Action, Broker, Kind, Principal, loader};
 use crate::log::rows::{self, value};
 use crate::log::{IdempotencyRow, Key, RowKey, faults};
 use crate::types::id::OPERATOR_USER;
@@ -39,14 +40,30 @@ impl Broker {
     /// # Errors
     /// `name_taken`, `deleting`, `bad_parameter`.
     pub async fn create_stream(&self, who: &Principal, new: NewStream) -> Result<StreamInfo> {
+        self.noted_stream(who, new, None).await
+    }
+
+    /// The same as an operation that can be looked up afterwards, as [`Broker::operation`] shows it.
+    ///
+    /// # Errors
+    /// `name_taken`, `deleting`, `bad_parameter`.
+    pub async fn create_stream_as(&self, who: &Principal, new: NewStream, id: OperationId) -> Result<StreamInfo> {
+        let note = Note { id, description: "Creating stream", command: "stream.Create", stream: new.name.to_string() };
+        self.noted_stream(who, new, Some(note)).await
+    }
+
+    async fn noted_stream(&self, who: &Principal, new: NewStream, note: Option<Note>) -> Result<StreamInfo> {
         who.is_user("create streams")?;
         self.still_good(who).await?;
+        if new.name.is_system() {
+            return Err(Error::bad("stream_name", format!("stream name \"{}\" begins with `$`, which is reserved for the broker's own streams.", new.name)));
+        }
         check_texts(&new.description, &new.metadata)?;
         if let Some(bytes) = new.event_max_bytes.filter(|bytes| *bytes == 0 || *bytes > limits::EVENT_MAX_BYTES as u64) {
             return Err(Error::bad("event_max_bytes", format!("event_max_bytes is {bytes}; give 1 to {}.", limits::EVENT_MAX_BYTES)));
         }
         let (owner, name) = (who.user_id(), new.name.clone());
-        let id = self.ask(0, |reply| Intent::CreateStream { new, owner, reply }).await?;
+        let id = self.ask(0, |reply| Intent::CreateStream { new, owner, note, reply }).await?;
         let stream = shown(loader::stream(&*self.inner.engine, id).await.map_err(|e| engine_failure(&e)))?;
         shown(self.describe(&stream.ok_or_else(|| stream_not_found(&name))?).await)
     }
@@ -61,12 +78,17 @@ impl Broker {
         self.describe(&stream).await
     }
 
+    /// The name of a user; of one that is gone, what is left of it.
+    async fn name_of_user(&self, id: u64) -> Result<String> {
+        Ok(match id {
+            OPERATOR_USER => OPERATOR_NAME.to_owned(),
+            id => self.user_by_id(id).await?.map_or_else(|| format!("user-{id}"), |user| user.name.to_string()),
+        })
+    }
+
     async fn describe(&self, stream: &Stream) -> Result<StreamInfo> {
         let bounds = &stream.bounds;
-        let owner_name = match stream.row.owner {
-            OPERATOR_USER => OPERATOR_NAME.to_owned(),
-            owner => self.user_by_id(owner).await?.map_or_else(|| format!("user-{owner}"), |user| user.name.to_string()),
-        };
+        let owner_name = self.name_of_user(stream.row.owner).await?;
         Ok(StreamInfo {
             owner_name,
             id: stream.id,
@@ -182,10 +204,11 @@ impl Broker {
     pub async fn delete_stream(&self, who: &Principal, name: &StreamName) -> Result<OperationInfo> {
         self.may(who, name, Action::Admin).await?;
         who.may_destroy("delete a stream")?;
-        let (stream, user, operation) = (name.clone(), who.user_id(), OperationId(self.inner.world.random_uuid()));
-        let (id, info) = self.ask(0, |reply| Intent::DeleteStream { stream, operation, user, reply }).await?;
+        not_system(name, "deleted")?;
+        let (stream, by, operation) = (name.clone(), self.by(who).await, self.operation_id());
+        let (id, info) = self.ask(0, |reply| Intent::DeleteStream { stream, operation, by, reply }).await?;
         self.spawn_delete(id, info.clone());
-        Ok(info)
+        shown(self.named(info).await)
     }
 
     fn spawn_delete(&self, stream: StreamId, operation: OperationInfo) {
@@ -300,8 +323,8 @@ impl Broker {
             let slice = crate::types::Slice::of(batch, before..before + 1);
             (base, slice.map_or(bounds.bytes_before_first, |slice| slice.bytes_before()))
         };
-        let stream = name.clone();
-        let (id, first_base) = self.ask(0, |reply| Intent::Trim { stream, before, base, bytes_before, reply }).await?;
+        let (stream, by) = (name.clone(), self.by(who).await);
+        let (id, first_base) = self.ask(0, |reply| Intent::Trim { stream, before, base, bytes_before, by, reply }).await?;
         if let Err(error) = self.inner.engine.trim(id, Some(first_base)).await {
             // The trim is durable, so the caller must not hear that it had no effect.
             error!(%error, "files of trimmed events of stream {name} stay until compaction");
@@ -315,8 +338,9 @@ impl Broker {
     /// `not_found`.
     pub async fn close_stream(&self, who: &Principal, name: &StreamName) -> Result<StreamInfo> {
         self.may(who, name, Action::Admin).await?;
-        let stream = name.clone();
-        self.ask(0, |reply| Intent::CloseStream { stream, reply }).await?;
+        not_system(name, "closed")?;
+        let (stream, by) = (name.clone(), self.by(who).await);
+        self.ask(0, |reply| Intent::CloseStream { stream, by, reply }).await?;
         shown(self.stream(who, name).await)
     }
 
@@ -405,11 +429,11 @@ impl Broker {
             who.may_destroy("delete a subscription")?;
         }
         let claim = self.claim(who, stream).await;
-        let (stream, name) = (stream.clone(), name.clone());
-        self.ask(0, |reply| Intent::DeleteSubscription { stream, name, claim, reply }).await
+        let (stream, name, by) = (stream.clone(), name.clone(), self.by(who).await);
+        self.ask(0, |reply| Intent::DeleteSubscription { stream, name, claim, by, reply }).await
     }
 
-    /// C-14: moves the cursor either way, fences its session, writes an audit line.
+    /// C-14: moves the cursor either way, fences its session, tells the audit.
     ///
     /// # Errors
     /// `not_found`, `position_beyond_end`.
@@ -417,9 +441,14 @@ impl Broker {
         self.may(who, stream, Action::Read).await?;
         let claim = self.claim(who, stream).await;
         let to = self.untimed(stream, to).await?;
-        let (of, which) = (stream.clone(), name.clone());
-        self.ask(0, |reply| Intent::Seek { stream: of, name: which, to, claim, reply }).await?;
+        let (of, which, by) = (stream.clone(), name.clone(), self.by(who).await);
+        self.ask(0, |reply| Intent::Seek { stream: of, name: which, to, claim, by, reply }).await?;
         shown(self.subscription(who, stream, name).await)
+    }
+
+    /// The id of an operation that will be.
+    pub fn operation_id(&self) -> OperationId {
+        OperationId(self.inner.world.random_uuid())
     }
 
     /// # Errors
@@ -429,11 +458,16 @@ impl Broker {
         let missing =
             || Error::new(Code::NotFound, format!("Operation {id} was not found; finished ones are kept for a day.")).resource(format!("/v1/operations/{id}"));
         let row = self.access_row::<value::Operation>(Key::Operation(id)).await?.ok_or_else(missing)?;
-        // Those of others are hidden.
-        if row.requestor != who.user_id() && !self.is_operator(who).await? {
+        // Those of others are hidden; a source has none.
+        if (row.requestor != who.user_id() || who.source_id() != 0) && !self.is_operator(who).await? {
             return Err(missing());
         }
-        Ok(operation::from_row(id, row))
+        self.named(operation::from_row(id, row)).await
+    }
+
+    async fn named(&self, mut info: OperationInfo) -> Result<OperationInfo> {
+        info.requestor_name = self.name_of_user(info.requestor).await?;
+        Ok(info)
     }
 
     /// Waits until it is final or the time is up; returns what it is then. Cancel-safe.
@@ -454,6 +488,15 @@ impl Broker {
             drop(tokio::time::timeout(left, self.or_draining(changed)).await);
         }
     }
+}
+
+/// What the broker itself writes to is not taken away by anybody.
+fn not_system(name: &StreamName, what: &str) -> Result<()> {
+    if name.is_system() {
+        let why = format!("Stream {name} is the broker's own and cannot be {what}. The operator may trim it.");
+        return Err(Error::new(Code::AccessDenied, why).resource(format!("/v1/streams/{name}")));
+    }
+    Ok(())
 }
 
 fn check_texts(description: &str, metadata: &BTreeMap<String, String>) -> Result<()> {

@@ -118,8 +118,8 @@ impl Drop for Outstanding {
 impl Connection {
     pub(super) fn new(broker: Broker, who: Principal) -> Self {
         Self {
+            watch: broker.watch(&who),
             broker,
-            watch: who.watch(),
             who,
             pipes: HashMap::new(),
             last_pipe: None,
@@ -242,7 +242,10 @@ impl Connection {
             Ok(known_as) => request.stream_id = request.stream_id.or(known_as),
             Err(error) => {
                 let AppendRequest { stream, producer, .. } = request;
-                self.broker.submit(Intent::Spoil { stream, producer: producer.map(|p| p.id), pipe }, None, false);
+                let producer = producer.map(|p| p.id);
+                if !self.note(&stream, producer.as_ref(), true) {
+                    self.broker.submit(Intent::Spoil { stream, producer, pipe }, None, false);
+                }
                 return Err(error);
             }
         }
@@ -278,10 +281,19 @@ impl Connection {
                 if std::mem::replace(&mut self.all_spoilt, true) {
                     return;
                 }
+                // It would look as if something of that session were on its way.
+                self.last_pipe = None;
                 for ((stream, producer), known) in &mut self.pipes {
-                    if !std::mem::replace(&mut known.spoilt, true) {
-                        let (stream, producer) = (StreamName::stored(stream), producer.clone());
-                        self.broker.submit(Intent::Spoil { stream, producer, pipe: known.pipe.clone() }, None, false);
+                    if std::mem::replace(&mut known.spoilt, true) {
+                        continue;
+                    }
+                    match Arc::get_mut(&mut known.pipe) {
+                        // Nothing of it is on its way that this could overtake, and there may be thousands of these.
+                        Some(at_rest) => *at_rest.poisoned.get_mut() = true,
+                        None => {
+                            let (stream, producer) = (StreamName::stored(stream), producer.clone());
+                            self.broker.submit(Intent::Spoil { stream, producer, pipe: known.pipe.clone() }, None, false);
+                        }
                     }
                 }
             }

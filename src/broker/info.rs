@@ -160,6 +160,8 @@ pub struct OperationInfo {
     pub err_code: String,
     /// User id.
     pub requestor: u64,
+    /// That user's name, where it is shown; the row does not have it.
+    pub requestor_name: String,
 }
 
 /// One page of a list.

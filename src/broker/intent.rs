@@ -6,8 +6,10 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::access::{AccessChange, Principal};
+use super::audit::{Act, By};
 use super::cursor::{Attachment, OpenAsk, Proof};
 use super::info::{NewStream, OperationInfo};
+use super::operation::Note;
 use super::shared::StreamShared;
 use crate::log::IdempotencyRow;
 use crate::types::reply::{Acked, Appended, Committed, ProducerOpened, Subscribed};
@@ -17,7 +19,7 @@ use crate::types::{Error, Events, OperationId, PrincipalId, ProducerId, Result, 
 /// Where an answer goes. The receiver may be gone; that is nobody's fault.
 pub type Reply<T> = oneshot::Sender<Result<T>>;
 
-/// One append session: (connection, stream, producer or none). Only the commit loop looks inside (P-12).
+/// One append session: (connection, stream, producer or none). Only the commit loop looks inside while anything of it is on its way (P-12).
 #[derive(Debug, Default)]
 pub struct Pipe {
     /// An append of it was refused; all later ones are, until `resume`.
@@ -119,6 +121,8 @@ pub enum Intent {
         new: NewStream,
         /// User id.
         owner: u64,
+        /// Leaves this operation.
+        note: Option<Note>,
         /// Answer: its id.
         reply: Reply<StreamId>,
     },
@@ -128,8 +132,8 @@ pub enum Intent {
         stream: StreamName,
         /// The operation to begin.
         operation: OperationId,
-        /// User id.
-        user: u64,
+        /// Who deletes it.
+        by: Box<By>,
         /// Answer: the operation as it stands.
         reply: Reply<(StreamId, OperationInfo)>,
     },
@@ -159,6 +163,8 @@ pub enum Intent {
         base: u64,
         /// Data bytes before it, from the log.
         bytes_before: u64,
+        /// Who trims it.
+        by: Box<By>,
         /// Answer: the stream, and the base below which its files may go.
         reply: Reply<(StreamId, u64)>,
     },
@@ -166,6 +172,8 @@ pub enum Intent {
     CloseStream {
         /// Which.
         stream: StreamName,
+        /// Who closes it.
+        by: Box<By>,
         /// Answer.
         reply: Reply<()>,
     },
@@ -192,6 +200,8 @@ pub enum Intent {
         name: SubscriptionName,
         /// Whether the caller may.
         claim: Claim,
+        /// Who removes it.
+        by: Box<By>,
         /// Answer.
         reply: Reply<()>,
     },
@@ -205,6 +215,8 @@ pub enum Intent {
         to: Start,
         /// Whether the caller may.
         claim: Claim,
+        /// Who moves it.
+        by: Box<By>,
         /// Answer.
         reply: Reply<()>,
     },
@@ -222,6 +234,8 @@ pub enum Intent {
         ask: OpenAsk,
         /// Who opens it: the owner of what is created on the way.
         claim: Claim,
+        /// The same for the audit, where the cursor may be moved back.
+        by: Option<Box<By>>,
         /// Answer.
         reply: Reply<Opened>,
     },
@@ -272,8 +286,8 @@ pub enum Intent {
         stream: Option<StreamName>,
         /// Which.
         producer: ProducerId,
-        /// User id, owner of a broker-wide producer.
-        user: u64,
+        /// Who removes it: the owner of a broker-wide producer.
+        by: Box<By>,
         /// Answer.
         reply: Reply<()>,
     },
@@ -321,12 +335,30 @@ pub enum Intent {
     },
     /// A change of users, sources, keys or rights.
     Access {
-        /// User id, for the audit.
-        by: u64,
+        /// Who makes it.
+        by: Box<By>,
         /// What.
         change: Box<AccessChange>,
+        /// Leaves this operation.
+        note: Option<Note>,
         /// Answer: the id of what was made.
         reply: Reply<u64>,
+    },
+    /// Something to be told of that changes nothing else.
+    Audit {
+        /// Who did it.
+        by: Box<By>,
+        /// What.
+        act: Box<Act>,
+        /// While the disk is nearly full it goes to the log only.
+        if_room: bool,
+        /// Answer.
+        reply: Reply<()>,
+    },
+    /// A raised log epoch is told of, once.
+    AuditLogEpoch {
+        /// Answer.
+        reply: Reply<()>,
     },
     /// Acks and appends together.
     Commit {
@@ -358,6 +390,8 @@ impl Intent {
             | Self::CreateSubscription { reply, .. }
             | Self::DeleteSubscription { reply, .. }
             | Self::Seek { reply, .. }
+            | Self::Audit { reply, .. }
+            | Self::AuditLogEpoch { reply }
             | Self::Resume { reply, .. } => tell(reply, error),
             Self::Trim { reply, .. } => tell(reply, error),
             Self::Open { reply, .. } | Self::Continue { reply, .. } => tell(reply, error),

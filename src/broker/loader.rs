@@ -4,12 +4,15 @@
 
 use prost::Message as _;
 
+use super::audit;
 use super::cursor::Cursor;
 use super::producer::{Producer, Receipt};
 use super::state::{Loaded, Need, Remembered, Stream};
 use crate::log::rows::{self, value};
 use crate::log::{Engine, EngineError, Key, ProducerKey};
+use crate::types::id::AUDIT_STREAM;
 use crate::types::limits::RECEIPT_RING;
+use crate::types::name::AUDIT;
 use crate::types::{StreamId, SubscriptionId};
 
 fn damaged(what: String) -> EngineError {
@@ -27,7 +30,7 @@ fn decode<M: prost::Message + Default>(bytes: &[u8]) -> Result<M, EngineError> {
 pub async fn load(engine: &dyn Engine, need: Need) -> Result<Loaded, EngineError> {
     Ok(match need {
         Need::Name(folded) => {
-            let id = get_id(engine, Key::StreamName(&folded)).await?.map(StreamId);
+            let id = stream_id(engine, &folded).await?;
             Loaded::Name(folded, id)
         }
         Need::Stream(id) => Loaded::Stream(id, stream(engine, id).await?.map(Box::new)),
@@ -59,6 +62,10 @@ async fn get_id(engine: &dyn Engine, key: Key<'_>) -> Result<Option<u64>, Engine
 
 /// The id a folded stream name means.
 pub async fn stream_id(engine: &dyn Engine, folded: &str) -> Result<Option<StreamId>, EngineError> {
+    // It has no rows in the indexes: nobody else can have its name, and lists do not show it.
+    if folded == AUDIT {
+        return Ok(Some(AUDIT_STREAM));
+    }
     Ok(get_id(engine, Key::StreamName(folded)).await?.map(StreamId))
 }
 
@@ -72,7 +79,12 @@ pub async fn stream(engine: &dyn Engine, id: StreamId) -> Result<Option<Stream>,
     let rows = || engine.get(vec![Key::Stream(id).encode(), Key::Bounds(id).encode()]);
     let mut found = rows().await?;
     loop {
-        let [Some(row), bounds] = found.as_slice() else { return Ok(None) };
+        let [row, bounds] = found.as_slice() else { return Ok(None) };
+        let row = match row {
+            Some(row) => decode(row)?,
+            None if id == AUDIT_STREAM => audit::stream_row(),
+            None => return Ok(None),
+        };
         let bounds: value::Bounds = bounds.as_deref().map_or(Ok(value::Bounds::default()), decode)?;
         let last = engine.last(id, bounds.first_base).await?;
         if last.is_none() {
@@ -84,7 +96,7 @@ pub async fn stream(engine: &dyn Engine, id: StreamId) -> Result<Option<Stream>,
                 continue;
             }
         }
-        return Stream::from_rows(id, decode(row)?, &bounds, last.as_deref()).map(Some).map_err(|what| damaged(format!("stream {id}: {what}")));
+        return Stream::from_rows(id, row, &bounds, last.as_deref()).map(Some).map_err(|what| damaged(format!("stream {id}: {what}")));
     }
 }
 

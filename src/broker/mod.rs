@@ -8,6 +8,7 @@ pub mod access;
 pub mod ack_token;
 mod admin;
 mod appending;
+mod audit;
 mod broken;
 mod clock;
 mod commit;
@@ -32,6 +33,7 @@ mod world;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
@@ -47,6 +49,7 @@ pub use access::{
     UsageInfo, UserChange, UserInfo, Vault, Watch, WhoInfo, credential_id,
 };
 use ack_token::AckTokens;
+pub use audit::{Whence, calling_from, calling_on};
 pub use broken::{Broken, Promise};
 use clock::Now;
 use commit::{CommitLoop, engine_failure};
@@ -98,6 +101,7 @@ struct Inner {
     access: Arc<Access>,
     broken: Broken,
     world: World,
+    refusals: Mutex<audit::Refusals>,
     began: Instant,
     draining: AtomicBool,
     drained: Notify,
@@ -146,6 +150,7 @@ impl Broker {
             // The operator is user 1.
             None => value::Counters { next_stream_id: 1, next_subscription_id: 1, next_user_id: 2, next_source_id: 1, log_epoch: 1, ..Default::default() },
         };
+        let untold = counters.log_epoch > counters.audited_log_epoch.max(1);
         let registry = Arc::new(Registry::new(settings.tail_bytes));
         let broken = settings.broken;
         let new_uuid = Box::new({
@@ -176,12 +181,16 @@ impl Broker {
             access,
             broken,
             world,
+            refusals: Mutex::default(),
             began,
             draining: AtomicBool::new(false),
             drained: Notify::new(),
             sessions: AtomicUsize::new(0),
         };
         let broker = Self { inner: Arc::new(inner) };
+        if untold {
+            broker.tell_log_epoch().await;
+        }
         broker.resume_operations().await?;
         Ok(broker)
     }
@@ -197,6 +206,7 @@ impl Broker {
     /// # Errors
     /// When the flush fails.
     pub async fn close(&self) -> Result<()> {
+        self.tell_refusals(true);
         self.inner.commits.stop().await;
         self.inner.engine.close().await.map_err(|e| engine_failure(&e))
     }
@@ -405,7 +415,7 @@ impl Broker {
     /// What `subscribe` puts into the commit order, and what the session needs beside it.
     async fn open_intent(&self, who: &Principal, request: SubscribeRequest) -> Result<(impl FnOnce(Reply<Opened>) -> Intent + use<>, Reader)> {
         // The watch first: a right that is taken away after the look is heard of.
-        let watch = who.watch();
+        let watch = self.watch(who);
         let known_as = self.allowed(who, &request.stream, Action::Read).await?;
         if request.filter.is_some() {
             return Err(Error::new(Code::NotImplemented, "Filters are not built yet; leave `filter` out.").detail("field", "filter"));
@@ -422,8 +432,8 @@ impl Broker {
         let ask = OpenAsk { from, rewind, takeover, on_gap, log_epoch };
         // What was allowed is that stream, not another one that has its name a moment later.
         let stream_id = stream_id.or(known_as);
-        let claim = if rewind { self.claim(who, &stream).await } else { Claim { author: who.into(), admin: false } };
-        Ok((move |reply| Intent::Open { stream, stream_id, subscription, create, ask, claim, reply }, Reader { on_gap, credit, watch }))
+        let (claim, by) = if rewind { (self.claim(who, &stream).await, Some(self.by(who).await)) } else { (Claim { author: who.into(), admin: false }, None) };
+        Ok((move |reply| Intent::Open { stream, stream_id, subscription, create, ask, claim, by, reply }, Reader { on_gap, credit, watch }))
     }
 
     /// A start without a time: looked up in the log.

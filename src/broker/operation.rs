@@ -9,6 +9,36 @@ pub const RUNNING: u32 = 103;
 /// Status code of one that ended well.
 pub const SUCCESS: u32 = 200;
 
+/// A change that is its own operation: it has ended when it is answered. Its row is written in the commit of the change, and only with it.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// Random.
+    pub id: OperationId,
+    /// For people.
+    pub description: &'static str,
+    /// For programs: `right.Set`.
+    pub command: &'static str,
+    /// Name of the stream it is about; empty = none.
+    pub stream: String,
+}
+
+/// What a noted change leaves.
+pub fn done(note: Note, requestor: u64, now: TimeUs) -> OperationInfo {
+    OperationInfo {
+        id: note.id,
+        description: note.description.to_owned(),
+        command: note.command.to_owned(),
+        created: now,
+        updated: now,
+        status_code: SUCCESS,
+        stream: note.stream,
+        err: String::new(),
+        err_code: String::new(),
+        requestor,
+        requestor_name: String::new(),
+    }
+}
+
 /// A new operation on a stream.
 pub fn begin(id: OperationId, description: &str, command: &str, stream: &StreamName, requestor: u64, now: TimeUs) -> OperationInfo {
     OperationInfo {
@@ -22,6 +52,7 @@ pub fn begin(id: OperationId, description: &str, command: &str, stream: &StreamN
         err: String::new(),
         err_code: String::new(),
         requestor,
+        requestor_name: String::new(),
     }
 }
 
@@ -54,6 +85,7 @@ pub fn from_row(id: OperationId, row: value::Operation) -> OperationInfo {
         err: row.err,
         err_code: row.err_code,
         requestor: row.requestor,
+        requestor_name: String::new(),
     }
 }
 

@@ -88,8 +88,8 @@ impl Broker {
     /// `not_found`, rights.
     pub async fn delete_producer(&self, who: &Principal, stream: Option<&StreamName>, id: &ProducerId) -> Result<()> {
         self.may_producer(who, stream, Action::Write).await?;
-        let (stream, producer, user) = (stream.cloned(), id.clone(), who.user_id());
-        self.ask(0, |reply| Intent::DeleteProducer { stream, producer, user, reply }).await
+        let (stream, producer, by) = (stream.cloned(), id.clone(), self.by(who).await);
+        self.ask(0, |reply| Intent::DeleteProducer { stream, producer, by, reply }).await
     }
 }
 

@@ -47,7 +47,7 @@ impl Broker {
     /// # Errors
     /// C-1 … C-8, `cursor_trimmed`, `not_found`, `bad_parameter`.
     pub async fn pull(&self, who: &Principal, request: PullRequest) -> Result<Pulled> {
-        let mut watch = who.watch();
+        let mut watch = self.watch(who);
         self.may(who, &request.stream, Action::Read).await?;
         let (stream, subscription) = (request.stream.clone(), request.subscription.clone());
         let on_gap = request.on_gap.unwrap_or(OnGap::Fail);

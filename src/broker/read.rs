@@ -20,7 +20,7 @@ impl Broker {
     /// # Errors
     /// `not_found`, `offset_trimmed`, `offset_beyond_end`, `data_corrupt`. Cancel-safe.
     pub async fn read(&self, who: &Principal, stream: &StreamName, request: ReadRequest) -> Result<ReadReply> {
-        let mut watch = who.watch();
+        let mut watch = self.watch(who);
         self.may(who, stream, Action::Read).await?;
         let found = self.find_stream(stream).await?;
         let shared = self.shared(found.id).await?;

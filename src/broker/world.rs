@@ -43,6 +43,11 @@ impl World {
         TimeUs::now()
     }
 
+    /// Monotonic time since `began`.
+    pub fn since(&self, began: tokio::time::Instant) -> std::time::Duration {
+        began.elapsed()
+    }
+
     /// A new UUID, later than those before it.
     pub fn uuid(&self) -> Uuid {
         self.chance().unwrap_or_else(Uuid::now_v7)

@@ -1,27 +1,20 @@
 //! `tidelog user`, `source`, `key`, `right`, `login`, `logout`, `whoami`: who may do what.
 //!
-//! A secret is printed once, when it is made. Passwords come from a file or a pipe, never from an argument.
+//! A secret is printed once, when it is made. Passwords are typed unseen, or come from a file or a pipe, never from an argument.
 
-use std::io::{IsTerminal as _, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::connect::Meant;
 use super::failure::{Failure, Outcome};
+use super::kept;
 use super::output::{Out, confirm, fields, table};
-use crate::client::{self, Client, Endpoint};
+use super::password::Password;
+use crate::client::{self, Client};
 use crate::types::Code;
-
-/// Where a password comes from.
-#[derive(Debug, Args)]
-pub struct Password {
-    /// File that holds the password; without it, it is read from stdin
-    #[arg(long, value_name = "FILE")]
-    password_file: Option<PathBuf>,
-}
 
 /// Users.
 #[derive(Debug, Subcommand)]
@@ -196,35 +189,6 @@ pub struct Login {
     to: Option<PathBuf>,
 }
 
-/// The file in which `login` leaves its session, and where commands look for one: a file for each address, so that no other broker hears of it.
-/// The socket has none: there one is the operator without it.
-pub fn session_file(endpoint: &Endpoint, env: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    if matches!(endpoint, Endpoint::Unix(_)) {
-        return None;
-    }
-    let config = env("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".config")))?;
-    let address = endpoint.to_string().replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "_");
-    Some(config.join("tidelog").join("sessions").join(address))
-}
-
-impl Password {
-    fn read(&self) -> Outcome<String> {
-        let text = match &self.password_file {
-            Some(path) => std::fs::read_to_string(path).map_err(|e| Failure::Usage(format!("The file {} cannot be read: {e}.", path.display())))?,
-            None if std::io::stdin().is_terminal() => {
-                return Err(Failure::Usage("Give the password in --password-file FILE, or in a pipe: what is typed here would be seen.".into()));
-            }
-            None => {
-                let mut text = String::new();
-                std::io::stdin().take(64 * 1024).read_to_string(&mut text)?;
-                text
-            }
-        };
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
-    }
-}
-
 /// Calls, and prints the answer: as fields, or as JSON.
 async fn shown(client: &Client, json: bool, method: Method, path: &str, body: Option<Value>) -> Outcome {
     let object: Map<String, Value> = client.admin().call(method, path, body).await?;
@@ -273,14 +237,14 @@ impl User {
     pub async fn run(self, client: &Client, json: bool) -> Outcome {
         match self {
             Self::Create { name, root, password, from } => {
-                let password = if password || from.password_file.is_some() { Some(from.read()?.into()) } else { None };
+                let password = if password || from.is_given() { Some(from.new_for(name.clone()).await?.into()) } else { None };
                 let body = given([("name", Some(name.into())), ("root", Some(root.into())), ("password", password)]);
                 shown(client, json, Method::POST, "/v1/users", Some(body)).await
             }
             Self::Ls => listed(client, json, "/v1/users", &["name", "id", "root", "disabled", "created_at"]).await,
             Self::Show { name } => shown(client, json, Method::GET, &format!("/v1/users/{}", part(&name)?), None).await,
             Self::Set { name, root, disabled, password, from } => {
-                let password = if password || from.password_file.is_some() { Some(from.read()?.into()) } else { None };
+                let password = if password || from.is_given() { Some(from.new_for(name.clone()).await?.into()) } else { None };
                 let body = given([("root", root.map(Into::into)), ("disabled", disabled.map(Into::into)), ("password", password)]);
                 shown(client, json, Method::PATCH, &format!("/v1/users/{}", part(&name)?), Some(body)).await
             }
@@ -344,47 +308,47 @@ impl RightOf {
 
 impl Login {
     /// Runs the command.
-    pub async fn run(self, client: &Client, json: bool) -> Outcome {
-        let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    pub async fn run(self, meant: &Meant, json: bool) -> Outcome {
+        let client = &meant.client;
+        let default = kept::session_file(client.endpoint(), env);
         let to = self
             .to
-            .or_else(|| session_file(client.endpoint(), env))
+            .clone()
+            .or(default)
             .ok_or_else(|| Failure::Usage("There is no place to keep a session of the socket, or without a HOME; say where with --to FILE.".into()))?;
-        let password = self.from.read()?;
+        let password = self.from.of(self.name.clone()).await?;
         let mut session: Map<String, Value> =
             client.admin().call(Method::POST, "/v1/sessions", Some(json!({ "name": self.name, "password": password }))).await?;
         let token = session.remove("token").and_then(|token| token.as_str().map(str::to_owned)).unwrap_or_default();
-        keep(&to, &token).map_err(|e| Failure::failed(format!("The session cannot be kept in {}: {e}.", to.display())))?;
+        kept::keep(&to, &token).map_err(|e| Failure::failed(format!("The session cannot be kept in {}: {e}.", to.display())))?;
         session.insert("kept_in".into(), to.display().to_string().into());
         session.remove("user");
+        if let Some(first) = meant.first.as_deref().filter(|_| self.to.is_none()) {
+            eprintln!("tidelog: {first} comes before this session: commands go on with that.");
+        }
         let mut out = Out::new();
         if json { out.json(&session) } else { out.raw(fields(&session).as_bytes()) }
     }
 }
 
-/// Written whole and only for this user.
-fn keep(to: &Path, token: &str) -> std::io::Result<()> {
-    if let Some(folder) = to.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    let new = to.with_extension("new");
-    let _ = std::fs::remove_file(&new);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    writeln!(file, "{token}")?;
-    file.sync_all()?;
-    std::fs::rename(new, to)
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// `tidelog whoami`
-pub async fn whoami(client: &Client, json: bool) -> Outcome {
-    shown(client, json, Method::GET, "/v1/sessions/current", None).await
+/// `tidelog whoami`: who one is, and to which broker.
+pub async fn whoami(meant: &Meant, json: bool) -> Outcome {
+    let mut who: Map<String, Value> = meant.client.admin().call(Method::GET, "/v1/sessions/current", None).await?;
+    who.insert("broker".into(), meant.client.endpoint().to_string().into());
+    who.insert("remote".into(), meant.remote.clone().into());
+    let mut out = Out::new();
+    if json { out.json(&who) } else { out.raw(fields(&who).as_bytes()) }
 }
 
-/// `tidelog logout`: the session ends, and the file that held it goes.
-pub async fn logout(client: &Client, json: bool) -> Outcome {
+/// `tidelog logout`: the session ends, and if it was the kept one, the file that held it goes.
+pub async fn logout(client: &Client, ours: bool, json: bool) -> Outcome {
     let ended = shown(client, json, Method::DELETE, "/v1/sessions/current", None).await;
-    let kept = session_file(client.endpoint(), |name| std::env::var(name).ok());
-    let removed = kept.is_some_and(|path| std::fs::remove_file(path).is_ok());
+    let file = kept::session_file(client.endpoint(), env).filter(|_| ours);
+    let removed = file.is_some_and(|path| std::fs::remove_file(path).is_ok());
     match ended {
         // It was over already.
         Err(Failure::Client(client::Error::Server { error, .. })) if removed && matches!(error.code, Code::SessionExpired | Code::Unauthenticated) => Ok(()),
@@ -394,24 +358,7 @@ pub async fn logout(client: &Client, json: bool) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
-
-    #[test]
-    fn a_session_is_kept_where_only_its_owner_reads_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let file =
-            session_file(&Endpoint::Http("127.0.0.1:4080".into()), |name| (name == "XDG_CONFIG_HOME").then(|| dir.path().join("config").display().to_string()))
-                .unwrap();
-        for token in ["tlc_one", "tlc_two"] {
-            keep(&file, token).unwrap();
-            assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), token);
-            assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-            assert_eq!(std::fs::metadata(file.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
-        }
-        assert_eq!(std::fs::read_dir(file.parent().unwrap()).unwrap().count(), 1);
-    }
 
     #[test]
     fn names_that_are_no_part_of_a_path_are_refused_here() {

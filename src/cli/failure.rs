@@ -77,8 +77,11 @@ impl Failure {
             Self::Client(error) => {
                 eprintln!("tidelog: {error}");
                 match error {
+                    client::Error::Connection { message, .. } if message.contains("certificate") || message.contains("alert") => {
+                        eprintln!("  next: name the broker's authority with --ca-file, and your own certificate with --cert-file and --cert-key-file.");
+                    }
                     client::Error::Connection { applied: Applied::No, .. } => {
-                        eprintln!("  next: start a broker with `tidelog dev`, or say where it is with --url or --socket.");
+                        eprintln!("  next: start a broker with `tidelog dev`, or say where it is with --url, --socket or --remote.");
                     }
                     client::Error::Connection { .. } | client::Error::Timeout(_) => {
                         eprintln!("  It may or may not have had an effect; look before you repeat it.");

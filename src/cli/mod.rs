@@ -6,15 +6,20 @@
 mod access;
 mod admin;
 mod bench;
+#[cfg(feature = "server")]
+mod ca;
 mod connect;
 mod explain;
 mod failure;
 #[doc(hidden)]
 pub mod input;
+mod kept;
 mod output;
+mod password;
 mod progress;
 mod publish;
 mod query;
+mod remote;
 #[cfg(feature = "server")]
 mod serve;
 #[cfg(feature = "server")]
@@ -81,6 +86,9 @@ enum Command {
     Logout,
     /// Show who you are to the broker.
     Whoami,
+    /// Give brokers names, and choose the one that commands speak to.
+    #[command(subcommand)]
+    Remote(remote::RemoteCommand),
     /// Look at background work.
     #[command(subcommand)]
     Operation(admin::Operation),
@@ -95,6 +103,10 @@ enum Command {
     #[cfg(feature = "server")]
     #[command(subcommand)]
     Store(store::Store),
+    /// Make a certificate authority, and certificates for the broker, its users and nodes.
+    #[cfg(feature = "server")]
+    #[command(subcommand)]
+    Ca(ca::Ca),
     /// Print what an error code means.
     Explain(explain::Explain),
     /// Print completions for a shell.
@@ -149,16 +161,24 @@ fn run(connect: Connect, command: Command) -> Outcome {
             output::Out::new().raw(&script)
         }
         Command::Explain(args) => args.run(),
+        Command::Remote(command) => command.run(&connect),
         #[cfg(feature = "server")]
         Command::Store(command) => command.run(connect.json),
+        #[cfg(feature = "server")]
+        Command::Ca(command) => command.run(connect.json),
         client => {
             let runtime = tokio::runtime::Runtime::new().map_err(|e| Failure::failed(format!("No runtime could be started: {e}.")))?;
+            // The first Ctrl-C only cuts the time of `verify` short; it has a verdict to give, and streams to remove.
+            let presses = if matches!(client, Command::Verify(_)) { 2 } else { 1 };
             let outcome = runtime.block_on(async {
                 tokio::select! {
                     outcome = run_client(connect, client) => outcome,
-                    () = interrupted() => Err(Failure::Interrupted),
+                    () = interrupted(presses) => Err(Failure::Interrupted),
                 }
             });
+            if matches!(outcome, Err(Failure::Interrupted)) {
+                password::terminal_is_back();
+            }
             // A thread that still reads stdin must not hold the process.
             runtime.shutdown_background();
             outcome
@@ -171,33 +191,39 @@ async fn run_client(connect: Connect, command: Command) -> Outcome {
     if connect.verbose > 0 || !matches!(command, Command::Verify(_)) {
         connect.log();
     }
-    let client = connect.client()?;
+    let meant = connect.meant(matches!(command, Command::Logout))?;
+    let client = &meant.client;
     match command {
-        Command::Pub(args) => args.run(&client, connect.json).await,
-        Command::Sub(args) => args.run(&client, connect.json).await,
-        Command::Tail(args) => args.run(&client, connect.json).await,
-        Command::Stream(command) => command.run(&client, connect.json).await,
-        Command::Subscription(command) => command.run(&client, connect.json).await,
-        Command::Producer(command) => command.run(&client, connect.json).await,
-        Command::User(command) => command.run(&client, connect.json).await,
-        Command::Source(command) => command.run(&client, connect.json).await,
-        Command::Key(command) => command.run(&client, connect.json).await,
-        Command::Right(command) => command.run(&client, connect.json).await,
-        Command::Login(args) => args.run(&client, connect.json).await,
-        Command::Logout => access::logout(&client, connect.json).await,
-        Command::Whoami => access::whoami(&client, connect.json).await,
-        Command::Operation(command) => command.run(&client, connect.json).await,
-        Command::Query(args) => args.run(&client).await,
-        Command::Bench(command) => command.run(&client, connect.json).await,
-        Command::Verify(args) => args.run(&client, connect.json).await,
+        Command::Pub(args) => args.run(client, connect.json).await,
+        Command::Sub(args) => args.run(client, connect.json).await,
+        Command::Tail(args) => args.run(client, connect.json).await,
+        Command::Stream(command) => command.run(client, connect.json).await,
+        Command::Subscription(command) => command.run(client, connect.json).await,
+        Command::Producer(command) => command.run(client, connect.json).await,
+        Command::User(command) => command.run(client, connect.json).await,
+        Command::Source(command) => command.run(client, connect.json).await,
+        Command::Key(command) => command.run(client, connect.json).await,
+        Command::Right(command) => command.run(client, connect.json).await,
+        Command::Login(args) => args.run(&meant, connect.json).await,
+        Command::Logout => access::logout(client, connect.key_file.is_none(), connect.json).await,
+        Command::Whoami => access::whoami(&meant, connect.json).await,
+        Command::Operation(command) => command.run(client, connect.json).await,
+        Command::Query(args) => args.run(client).await,
+        Command::Bench(command) => command.run(client, connect.json).await,
+        Command::Verify(args) => args.run(client, connect.json).await,
         _ => Ok(()),
     }
 }
 
-/// Ctrl-C. Dropping what runs detaches readers; their cursors stay.
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+/// Ctrl-C, so many times. Dropping what runs detaches readers; their cursors stay.
+async fn interrupted(presses: u32) {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()) {
+        Ok(mut signal) => {
+            for _ in 0..presses {
+                signal.recv().await;
+            }
+        }
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -252,6 +278,12 @@ mod tests {
             "tidelog login alice --password-file p --to f",
             "tidelog logout",
             "tidelog whoami --json",
+            "tidelog remote add prod http://broker:4080 --key-file k",
+            "tidelog remote use prod",
+            "tidelog remote ls --json",
+            "tidelog remote show",
+            "tidelog remote rm prod",
+            "tidelog stream ls --remote prod",
             "tidelog operation show 0b4c",
             "tidelog operation wait 0b4c --timeout 10",
             "tidelog query -X POST -d {} /v1/streams",
@@ -265,6 +297,17 @@ mod tests {
             "tidelog store check --data d --stream orders --json",
             "tidelog completion bash",
             "tidelog explain session_fenced",
+            #[cfg(feature = "server")]
+            "tidelog ca init --dir d --cluster c --host a --host b",
+            #[cfg(feature = "server")]
+            "tidelog ca create-api-certificate alice --dir d",
+            #[cfg(feature = "server")]
+            "tidelog ca create-node-certificate 6f2b1c1e-8a44-4c39-9d7e-0d8b5a0f3f11 --dir d --replace",
+            #[cfg(feature = "server")]
+            "tidelog ca create-server-certificate --dir d --host a,b --replace",
+            #[cfg(feature = "server")]
+            "tidelog serve --tls-cert c --tls-key k --client-ca a --mtls-listen 127.0.0.1:4523",
+            "tidelog stream ls --url https://h:4523 --ca-file a --cert-file c --cert-key-file k",
             #[cfg(feature = "server")]
             "tidelog serve --socket /run/t.sock --data d --listen 127.0.0.1:0",
             #[cfg(feature = "server")]
@@ -289,6 +332,8 @@ mod tests {
             "tidelog store check",
             "tidelog user create alice --password hunter2 x",
             "tidelog login",
+            "tidelog login alice hunter2",
+            "tidelog remote add prod",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -7,12 +7,17 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::server::config::RawTls;
 use crate::server::{Config, Flags, Mode, Server, StartError, telemetry};
 
 /// Usage or settings that make no sense.
 const USAGE: u8 = 2;
 /// The storage engine failed while serving (`decisions.md` section 5).
 const ENGINE_FAILED: u8 = 10;
+
+/// After so many tasks a busy thread looks at its sockets. Each may work for [`limits::TURN`](crate::types::limits::TURN): four milliseconds in all,
+/// and fifteen with the 61 that the runtime would take.
+const EVENT_INTERVAL: u32 = 16;
 
 /// Flags of `tidelog serve`.
 #[derive(Args, Clone, Debug, Default)]
@@ -29,12 +34,37 @@ pub struct ServeArgs {
     /// Unix socket; its callers are the operator [default: <data>/tidelog.sock]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Let every program on this machine act as the operator over TCP
     #[arg(long)]
     pub insecure_operator_on_loopback: bool,
     /// Serve what is left of damaged data: acknowledged events may be gone, and every reader is told by a new log epoch
     #[arg(long)]
     pub accept_data_loss: bool,
+}
+
+/// Flags about certificates. All files are PEM, and are read again when they change and on SIGHUP.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TlsArgs {
+    /// Speak TLS, and only TLS, with this certificate
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Key of the certificate
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Know callers by certificates of this authority: `user-<name>` is that user
+    #[arg(long, value_name = "FILE")]
+    pub client_ca: Option<PathBuf>,
+    /// Listen here too, for callers with such a certificate only
+    #[arg(long, value_name = "HOST:PORT")]
+    pub mtls_listen: Option<String>,
+}
+
+impl From<TlsArgs> for RawTls {
+    fn from(args: TlsArgs) -> Self {
+        Self { cert: args.tls_cert, key: args.tls_key, client_ca: args.client_ca, mtls_listen: args.mtls_listen }
+    }
 }
 
 /// Flags of `tidelog dev`.
@@ -57,7 +87,8 @@ pub struct DevArgs {
 /// Runs `tidelog serve` to its end and returns the exit code of the process.
 pub fn run(args: ServeArgs) -> u8 {
     let mode = Mode::Serve { trust_loopback: args.insecure_operator_on_loopback };
-    let flags = Flags { config: args.config, data: args.data, listen: args.listen, socket: args.socket, accept_data_loss: args.accept_data_loss };
+    let flags =
+        Flags { config: args.config, data: args.data, listen: args.listen, socket: args.socket, tls: args.tls.into(), accept_data_loss: args.accept_data_loss };
     serve(mode, flags, |_| {})
 }
 
@@ -71,7 +102,7 @@ pub fn run_dev(args: DevArgs) -> u8 {
         },
     };
     let data = args.data.clone().or_else(|| temporary.as_ref().map(|t| t.0.clone()));
-    let flags = Flags { config: args.config, data: data.clone(), listen: args.listen, socket: args.socket, accept_data_loss: false };
+    let flags = Flags { config: args.config, data: data.clone(), listen: args.listen, socket: args.socket, ..Flags::default() };
     let gone = temporary.is_some();
     serve(Mode::Dev, flags, move |server| guide(server, data.as_deref().unwrap_or(Path::new("")), gone))
 }
@@ -84,7 +115,7 @@ fn serve(mode: Mode, flags: Flags, say: impl FnOnce(&Server)) -> u8 {
     if let Err(message) = telemetry::start(&config.raw.log) {
         return refuse(&StartError { message, exit_code: USAGE });
     }
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build() {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&StartError { message: format!("No runtime could be started: {error}."), exit_code: 1 }),
     };
@@ -115,7 +146,8 @@ async fn until_signal(config: Config, say: impl FnOnce(&Server)) -> u8 {
     // The line that scripts wait for; nobody reading it is no reason to stop.
     let _ = writeln!(std::io::stdout(), "ready {}", server.url()).and_then(|()| std::io::stdout().flush());
     say(&server);
-    tracing::info!(url = server.url(), socket = %server.socket().display(), "serving");
+    let mtls = server.mtls_address().map(tracing::field::display);
+    tracing::info!(url = server.url(), mtls, socket = %server.socket().display(), "serving");
     tokio::select! {
         reason = server.failed() => {
             complain(format_args!("the storage engine failed and the broker stops: {reason}. Start it again; see the log above."));

@@ -89,6 +89,7 @@ fn text(report: &Report) -> String {
         "{} producers with {} receipts, {} idempotency keys; {} fingerprints computed again\n",
         c.producers, c.receipts, c.idempotency_keys, c.fingerprints
     );
+    out += &format!("{} users, {} sources, {} keys and sessions, {} rights\n", c.users, c.sources, c.keys, c.rights);
     out += &format!("{} operations, {} index rows, {} rows in all\n", c.operations, c.index_rows, c.rows);
     if c.leftover_batches > 0 {
         out += &format!("{} batches of trimmed or deleted events wait for their files to be dropped; nobody reads them\n", c.leftover_batches);

@@ -293,7 +293,7 @@ impl Admin {
     /// # Errors
     /// Only the connection: `applied` is `unknown` unless it was never made.
     pub async fn request(&self, method: Method, path: &str, body: Option<(&str, Vec<u8>)>, timeout: Duration) -> Result<Answer> {
-        let url = format!("http://{}{path}", self.client.endpoint().authority());
+        let url = format!("{}{path}", self.client.endpoint().base());
         let safe = method.is_safe();
         let mut request = self.client.http().request(method, url).timeout(timeout);
         if let Some(key) = self.client.authorization() {

@@ -1,4 +1,4 @@
-//! Where a broker listens: a Unix socket or a plain HTTP address.
+//! Where a broker listens: a Unix socket, or an address with or without TLS.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ pub enum Endpoint {
     Unix(PathBuf),
     /// `host:port`, plain HTTP. An IPv6 host keeps its brackets.
     Http(String),
+    /// The same with TLS.
+    Https(String),
 }
 
 /// A connected byte stream of either kind.
@@ -25,12 +27,14 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 impl Endpoint {
-    /// Reads `http://host:port`, `host:port`, `unix:/path` or `/path`.
+    /// Reads `http://host:port`, `https://host:port`, `host:port` (without TLS), `unix:/path` or `/path`.
     ///
     /// # Errors
     /// [`Error::Usage`] with what was expected.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let refuse = |why: &str| Err(Error::Usage(format!("The address {text:?} {why} Write it like http://127.0.0.1:4080 or unix:/run/tidelog.sock.")));
+        let refuse = |why: &str| {
+            Err(Error::Usage(format!("The address {text:?} {why} Write it like http://127.0.0.1:4080, https://broker:4080 or unix:/run/tidelog.sock.")))
+        };
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             return if path.is_empty() { refuse("names no socket.") } else { Ok(Self::Unix(path.into())) };
@@ -38,11 +42,11 @@ impl Endpoint {
         if text.starts_with('/') || text.starts_with("./") {
             return Ok(Self::Unix(text.into()));
         }
-        let authority = match text.split_once("://") {
-            Some(("http" | "ws", rest)) => rest,
-            Some(("https" | "wss", _)) => return refuse("asks for TLS, which this version does not speak."),
-            Some(_) => return refuse("has a scheme other than http."),
-            None => text,
+        let (tls, authority) = match text.split_once("://") {
+            Some(("http" | "ws", rest)) => (false, rest),
+            Some(("https" | "wss", rest)) => (true, rest),
+            Some(_) => return refuse("has a scheme other than http and https."),
+            None => (false, text),
         };
         let authority = authority.strip_suffix('/').unwrap_or(authority);
         if authority.is_empty() || authority.contains(['/', '?', '#', '@', ' ']) {
@@ -59,14 +63,32 @@ impl Endpoint {
         if host.is_empty() || (host.contains(':') && !bracketed) {
             return refuse("has a host that is not a name or an address (IPv6 goes in brackets).");
         }
-        Ok(Self::Http(format!("{host}:{port}")))
+        let authority = format!("{host}:{port}");
+        Ok(if tls { Self::Https(authority) } else { Self::Http(authority) })
+    }
+
+    /// Is it behind TLS?
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Https(_))
+    }
+
+    /// Scheme, host and port, as URLs of the API begin.
+    pub(crate) fn base(&self) -> String {
+        let scheme = if self.is_tls() { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority())
+    }
+
+    /// The name by which it is known, without brackets.
+    pub(crate) fn host(&self) -> &str {
+        let host = self.authority().rsplit_once(':').map_or(self.authority(), |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
     }
 
     /// Host and port for the `Host` header.
     pub(crate) fn authority(&self) -> &str {
         match self {
             Self::Unix(_) => "localhost",
-            Self::Http(authority) => authority,
+            Self::Http(authority) | Self::Https(authority) => authority,
         }
     }
 
@@ -74,7 +96,7 @@ impl Endpoint {
     pub(crate) fn socket(&self) -> Option<&Path> {
         match self {
             Self::Unix(path) => Some(path),
-            Self::Http(_) => None,
+            Self::Http(_) | Self::Https(_) => None,
         }
     }
 
@@ -83,7 +105,7 @@ impl Endpoint {
         let unreachable = |e: std::io::Error| Error::unreachable(format!("No broker answers at {self}: {e}."));
         Ok(match self {
             Self::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(unreachable)?),
-            Self::Http(authority) => {
+            Self::Http(authority) | Self::Https(authority) => {
                 let stream = TcpStream::connect(authority.as_str()).await.map_err(unreachable)?;
                 // Frames are written whole; waiting for more only adds latency.
                 let _ = stream.set_nodelay(true);
@@ -97,7 +119,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Http(authority) => write!(f, "http://{authority}"),
+            Self::Http(_) | Self::Https(_) => f.write_str(&self.base()),
         }
     }
 }
@@ -112,6 +134,8 @@ mod tests {
         for (text, wanted) in [
             ("http://127.0.0.1:4080", http("127.0.0.1:4080")),
             ("http://broker/", http("broker:4080")),
+            ("https://broker", Endpoint::Https("broker:4080".into())),
+            ("wss://[::1]:4523/", Endpoint::Https("[::1]:4523".into())),
             ("broker:9000", http("broker:9000")),
             ("http://[::1]:4081", http("[::1]:4081")),
             ("[::1]", http("[::1]:4080")),
@@ -125,8 +149,20 @@ mod tests {
     }
 
     #[test]
+    fn the_name_for_certificates_has_neither_port_nor_brackets() {
+        for (text, host, shown) in [
+            ("https://broker.example:4523", "broker.example", "https://broker.example:4523"),
+            ("https://[::1]:4523", "::1", "https://[::1]:4523"),
+            ("wss://127.0.0.1", "127.0.0.1", "https://127.0.0.1:4080"),
+        ] {
+            let endpoint = Endpoint::parse(text).unwrap();
+            assert_eq!((endpoint.host(), &*endpoint.to_string()), (host, shown));
+        }
+    }
+
+    #[test]
     fn other_addresses_are_refused_with_an_example() {
-        for text in ["", "https://broker", "ftp://broker", "http://broker:0", "http://broker:70000", "http://a/b", "::1", "unix:", "http://u@h"] {
+        for text in ["", "https://", "https://a/b", "ftp://broker", "http://broker:0", "http://broker:70000", "http://a/b", "::1", "unix:", "http://u@h"] {
             let error = Endpoint::parse(text).unwrap_err().to_string();
             assert!(error.contains("http://127.0.0.1:4080"), "{text}: {error}");
         }

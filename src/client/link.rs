@@ -48,7 +48,10 @@ impl Link {
     }
 
     async fn open_now(client: &Client) -> Result<Self, Error> {
-        let io = client.endpoint().open().await?;
+        let mut io = client.endpoint().open().await?;
+        if let Some(tls) = client.tls() {
+            io = super::tls::wrap(tls, client.endpoint(), io).await?;
+        }
         let mut request = format!("ws://{}/v1/connect", client.endpoint().authority())
             .into_client_request()
             .map_err(|e| Error::Usage(format!("The address {} cannot be used: {e}.", client.endpoint())))?;
@@ -208,6 +211,8 @@ fn refused(client: &Client, error: WsError) -> Error {
             let (parts, body) = response.into_parts();
             super::admin::parse_error(parts.status, body.as_deref().unwrap_or_default())
         }
+        // Over TLS 1.3 the broker's verdict about a certificate comes with the first answer.
+        WsError::Io(error) => Error::unreachable(format!("No broker answers at {}: {error}.", client.endpoint())),
         other => Error::unreachable(format!("{} does not speak Tidelog's WebSocket: {other}.", client.endpoint())),
     }
 }

@@ -35,6 +35,7 @@ mod event;
 mod follow;
 mod link;
 mod producer;
+mod tls;
 mod window;
 
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub use endpoint::{DEFAULT_PORT, Endpoint};
 pub use error::{Error, Result};
 pub use event::{Event, IntoEvents, NewEvent};
 pub use producer::{Producer, ProducerBuilder, Receipt};
+pub use tls::Tls;
 
 use crate::types::reply::{Appended, Committed};
 use crate::types::request::{AppendRequest, CommitRequest};
@@ -85,6 +87,8 @@ struct Inner {
     endpoint: Endpoint,
     protocol: Protocol,
     authorization: Option<HeaderValue>,
+    /// Of an endpoint with TLS.
+    tls: Option<Arc<rustls::ClientConfig>>,
     http: reqwest::Client,
 }
 
@@ -101,6 +105,14 @@ impl Client {
     /// # Errors
     /// [`Error::Usage`] for a key that no header can carry.
     pub fn new(endpoint: Endpoint, protocol: Protocol, key: Option<&str>) -> Result<Self> {
+        Self::with_tls(endpoint, protocol, key, &Tls::default())
+    }
+
+    /// [`Client::new`] with a choice of whom to believe and what to show. An endpoint without TLS has no use for it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a key that no header can carry, and for certificates that cannot be used.
+    pub fn with_tls(endpoint: Endpoint, protocol: Protocol, key: Option<&str>, tls: &Tls) -> Result<Self> {
         let authorization = key
             .map(|key| {
                 let mut value = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| Error::Usage("The key has characters that no key has.".into()))?;
@@ -112,8 +124,12 @@ impl Client {
         if let Some(path) = endpoint.socket() {
             builder = builder.unix_socket(path.to_owned());
         }
+        let tls = if endpoint.is_tls() { Some(Arc::new(tls.config()?)) } else { None };
+        if let Some(tls) = &tls {
+            builder = builder.tls_backend_preconfigured((**tls).clone()).https_only(true);
+        }
         let http = builder.build().map_err(|e| Error::Usage(format!("No HTTP client could be made: {e}.")))?;
-        Ok(Self(Arc::new(Inner { endpoint, protocol, authorization, http })))
+        Ok(Self(Arc::new(Inner { endpoint, protocol, authorization, tls, http })))
     }
 
     /// A client with the usual choices, after the broker has answered.
@@ -232,6 +248,10 @@ impl Client {
 
     pub(crate) fn authorization(&self) -> Option<HeaderValue> {
         self.0.authorization.clone()
+    }
+
+    pub(crate) fn tls(&self) -> Option<Arc<rustls::ClientConfig>> {
+        self.0.tls.clone()
     }
 
     pub(crate) fn http(&self) -> &reqwest::Client {

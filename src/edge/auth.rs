@@ -1,7 +1,8 @@
 //! Who calls, and through which door.
 //!
 //! A web page anywhere can make a browser post to loopback, and a name its owner controls can resolve to 127.0.0.1.
-//! So where loopback callers are trusted, `Host` and `Origin` are checked on every TCP request (`decisions.md` section 5).
+//! So where loopback callers are trusted, `Host` and `Origin` are checked on every TCP request (`decisions.md` section 5). A browser also
+//! shows a client certificate unasked, whatever page calls: with one, `Origin` is checked in the same way.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,15 +15,6 @@ use crate::types::{Code, Error, Result};
 
 /// Names of query parameters in which people put credentials. They end up in logs and histories.
 const KEY_PARAMETERS: [&str; 9] = ["key", "userkey", "token", "access_token", "api_key", "apikey", "auth", "authorization", "ticket"];
-
-/// The subject of a client certificate that chains to the cluster's CA (`surfaces.md` F2). A request carries it as an extension.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Certificate {
-    /// `user-<name>`.
-    User(std::sync::Arc<str>),
-    /// `node-<uuid>`.
-    Node(std::sync::Arc<str>),
-}
 
 /// A one-time ticket that stood in the URL of an upgrade. A request carries it as an extension; the URL does not any more.
 #[derive(Clone, PartialEq, Eq)]
@@ -67,17 +59,19 @@ impl Doors {
         }
     }
 
-    /// Refuses a TCP request that a foreign web page may have caused. `Ok` for every other one.
+    /// Refuses a TCP request that a foreign web page may have caused, where that page would act with what it did not bring itself: the door,
+    /// or the certificate of the connection (`certified`). `Ok` for every other one.
     ///
     /// # Errors
     /// `access_denied`, naming the header and the setting that would allow it.
-    pub fn check(&self, peer: Peer, uri: &Uri, headers: &HeaderMap) -> Result<()> {
-        if peer == Peer::Local || !self.trust_loopback {
+    pub fn check(&self, peer: Peer, certified: bool, uri: &Uri, headers: &HeaderMap) -> Result<()> {
+        if peer == Peer::Local || !(self.trust_loopback || certified) {
             return Ok(());
         }
         let host = host_of(uri, headers)?;
         let (name, _) = split_port(host);
-        if !self.knows_host(name) {
+        // With a certificate of the client there is one of ours, and the browser has held the name against it.
+        if self.trust_loopback && !self.knows_host(name) {
             return Err(denied(format!("This broker does not answer to Host {}. Use localhost, or list the name in setting http.hosts.", quote(host))));
         }
         self.check_origin(uri, headers)
@@ -196,7 +190,11 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        doors.check(Peer::Tcp("127.0.0.1:50000".parse().unwrap()), &"/v1".parse().unwrap(), &headers)
+        ask_as(doors, false, &headers)
+    }
+
+    fn ask_as(doors: &Doors, certified: bool, headers: &HeaderMap) -> Result<()> {
+        doors.check(Peer::Tcp("127.0.0.1:50000".parse().unwrap()), certified, &"/v1".parse().unwrap(), headers)
     }
 
     #[test]
@@ -226,6 +224,22 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_is_not_lent_to_pages_of_other_origins() {
+        let doors = Doors { origins: vec!["https://console.example".into()], ..Doors::default() };
+        let headers = |origin: Option<&str>| {
+            let host = (header::HOST, "broker.example:4523".parse().unwrap());
+            HeaderMap::from_iter([host].into_iter().chain(origin.map(|origin| (header::ORIGIN, origin.parse().unwrap()))))
+        };
+        for good in [None, Some("https://broker.example:4523"), Some("https://console.example")] {
+            assert_eq!(ask_as(&doors, true, &headers(good)), Ok(()), "{good:?}");
+        }
+        for bad in ["https://evil.example", "https://broker.example", "null"] {
+            assert_eq!(ask_as(&doors, true, &headers(Some(bad))).unwrap_err().code, Code::AccessDenied, "{bad}");
+            assert_eq!(ask_as(&doors, false, &headers(Some(bad))), Ok(()), "without one the page has only what it brings: {bad}");
+        }
+    }
+
+    #[test]
     fn the_socket_is_the_operator_and_loopback_only_where_it_is_trusted() {
         let loopback = Peer::Tcp("127.0.0.1:1".parse().unwrap());
         let mapped = Peer::Tcp("[::ffff:127.0.0.1]:1".parse().unwrap());
@@ -241,12 +255,12 @@ mod tests {
     fn a_request_without_host_or_with_two_is_refused() {
         let peer = Peer::Tcp("127.0.0.1:1".parse().unwrap());
         let mut headers = HeaderMap::new();
-        assert!(doors().check(peer, &"/".parse().unwrap(), &headers).is_err());
+        assert!(doors().check(peer, false, &"/".parse().unwrap(), &headers).is_err());
         headers.append(header::HOST, "localhost".parse().unwrap());
         headers.append(header::HOST, "localhost".parse().unwrap());
-        assert!(doors().check(peer, &"/".parse().unwrap(), &headers).is_err());
-        assert!(doors().check(Peer::Local, &"/".parse().unwrap(), &headers).is_ok());
-        assert!(doors().check(peer, &"http://localhost:4080/".parse().unwrap(), &HeaderMap::new()).is_ok(), "HTTP/2 names it in the URI");
+        assert!(doors().check(peer, false, &"/".parse().unwrap(), &headers).is_err());
+        assert!(doors().check(Peer::Local, false, &"/".parse().unwrap(), &headers).is_ok());
+        assert!(doors().check(peer, false, &"http://localhost:4080/".parse().unwrap(), &HeaderMap::new()).is_ok(), "HTTP/2 names it in the URI");
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use http::{Extensions, HeaderMap, header};
 
-use super::auth::{Certificate, Ticket};
+use super::auth::Ticket;
+use super::certificate::Shown;
 use super::{Face, Peer};
-use crate::broker::{Principal, credential_id};
+use crate::broker::{Login, Principal, credential_id};
 use crate::types::{Code, Error, Result};
 
 impl Face {
@@ -20,9 +21,8 @@ impl Face {
         if let Some(Ticket(ticket)) = extensions.get::<Ticket>() {
             return self.shown(peer, ticket).await;
         }
-        match extensions.get::<Certificate>() {
-            Some(Certificate::User(name)) => self.broker().certificate(name).await,
-            Some(Certificate::Node(_)) => Ok(self.broker().node()),
+        match extensions.get::<Shown>() {
+            Some(certificate) => certificate.principal(self.broker()).await,
             None => Ok(peer.map_or(Principal::Anonymous, |peer| self.settings().doors.principal(peer))),
         }
     }
@@ -42,6 +42,20 @@ impl Face {
             failures.note(address, credential_id(token));
         }
         found
+    }
+
+    /// Opens a console session for somebody whose credential is a name and a password. Guesses count against the address.
+    ///
+    /// # Errors
+    /// `unauthenticated`, `overloaded`; `rate_limited` after too many that were not right.
+    pub async fn log_in(&self, peer: Option<Peer>, name: &str, password: &str) -> Result<Login> {
+        let address = peer.and_then(Peer::address);
+        self.failures().check(address, None)?;
+        self.broker().log_in(name, password).await.inspect_err(|error| {
+            if error.code == Code::Unauthenticated {
+                self.failures().note(address, None);
+            }
+        })
     }
 }
 

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Whence, calling_on};
 
 pub mod auth;
 pub mod callers;
+pub mod certificate;
 pub mod conversation;
 mod credentials;
 pub mod evernest;
@@ -27,6 +28,7 @@ pub mod seats;
 pub mod socket;
 pub mod sse;
 pub mod stats;
+pub mod turn;
 pub mod ws;
 
 pub use auth::Doors;
@@ -34,6 +36,7 @@ pub use failures::Failures;
 pub use seats::Seats;
 pub use socket::Socket;
 pub use stats::Stats;
+pub use turn::Turn;
 
 /// What the faces are told at start.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +69,15 @@ impl Peer {
             Self::Tcp(address) => Some(address.ip()),
             Self::Local => None,
         }
+    }
+
+    /// Where the audit says that a request came from.
+    fn origin(self, request: &Arc<str>) -> Whence {
+        let address = match self {
+            Self::Tcp(address) => Some(address),
+            Self::Local => None,
+        };
+        Whence { address, request: request.clone() }
     }
 }
 
@@ -155,7 +167,7 @@ impl Face {
 
     /// Runs a connection that outlives its HTTP request; the server waits for it at shutdown.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.tasks.spawn(task);
+        self.0.tasks.spawn(calling_on(task));
     }
 
     /// Seconds since the faces were made.

@@ -3,6 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use parking_lot::Mutex;
+
+use crate::types::TimeUs;
+
 /// Shared counters. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Stats(Arc<Counters>);
@@ -26,6 +30,18 @@ struct Counters {
     grpc_calls_total: AtomicU64,
     grpc_refused_total: AtomicU64,
     grpc_streams: AtomicU64,
+    tls_handshakes_failed_total: AtomicU64,
+    tls_reload_failures_total: AtomicU64,
+    tls: Mutex<Option<TlsState>>,
+}
+
+/// Our certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsState {
+    /// When the one that is in force ends.
+    pub not_after: TimeUs,
+    /// The alarm: why what is in the files now is not in force.
+    pub failed: Option<String>,
 }
 
 /// A counted connection.
@@ -165,6 +181,29 @@ impl Stats {
         self.0.slow_consumers_total.fetch_add(1, Relaxed);
     }
 
+    /// A handshake of TLS came to nothing.
+    pub fn tls_handshake_failed(&self) {
+        self.0.tls_handshakes_failed_total.fetch_add(1, Relaxed);
+    }
+
+    /// Certificates are in force, ours until `not_after`. An alarm is over.
+    pub fn tls_loaded(&self, not_after: TimeUs) {
+        *self.0.tls.lock() = Some(TlsState { not_after, failed: None });
+    }
+
+    /// The files have changed and cannot be used: an alarm until they can.
+    pub fn tls_failed(&self, why: String) {
+        self.0.tls_reload_failures_total.fetch_add(1, Relaxed);
+        if let Some(tls) = &mut *self.0.tls.lock() {
+            tls.failed = Some(why);
+        }
+    }
+
+    /// Our certificate; `None` without TLS.
+    pub fn tls(&self) -> Option<TlsState> {
+        self.0.tls.lock().clone()
+    }
+
     /// Open connections, WebSockets included.
     pub fn connections(&self) -> u64 {
         self.0.connections.load(Relaxed)
@@ -173,7 +212,7 @@ impl Stats {
     /// Name, help, is-counter, value: the form of `Broker::metrics`.
     pub fn metrics(&self) -> Vec<(&'static str, &'static str, bool, f64)> {
         let n = |counter: &AtomicU64| counter.load(Relaxed) as f64;
-        vec![
+        let mut metrics = vec![
             ("tidelog_connections", "Open connections", false, n(&self.0.connections)),
             ("tidelog_connections_opened", "Connections accepted", true, n(&self.0.connections_total)),
             ("tidelog_connections_refused", "Connections refused because too many were open", true, n(&self.0.refused_total)),
@@ -191,7 +230,21 @@ impl Stats {
             ("tidelog_grpc_refused", "gRPC calls that were refused at once", true, n(&self.0.grpc_refused_total)),
             ("tidelog_grpc_streams", "gRPC calls that go on: Connect, Subscribe, Read", false, n(&self.0.grpc_streams)),
             ("tidelog_slow_consumers", "Sockets closed because they did not drain", true, n(&self.0.slow_consumers_total)),
-        ]
+        ];
+        if let Some(tls) = self.tls() {
+            metrics.extend([
+                ("tidelog_tls_handshakes_failed", "Handshakes of TLS that came to nothing", true, n(&self.0.tls_handshakes_failed_total)),
+                ("tidelog_tls_reload_failures", "Changes of certificate files that could not be used", true, n(&self.0.tls_reload_failures_total)),
+                (
+                    "tidelog_tls_reload_failing",
+                    "1 while the certificate files cannot be used, and the old ones are in force",
+                    false,
+                    f64::from(tls.failed.is_some()),
+                ),
+                ("tidelog_tls_certificate_expires_seconds", "When the certificate in force ends, in seconds since 1970", false, tls.not_after.0 as f64 / 1e6),
+            ]);
+        }
+        metrics
     }
 }
 

@@ -219,7 +219,7 @@ impl Engine for Memory {
         if position != expected {
             return Err(EngineError::Conflict { position });
         }
-        if let (Some(reason), false) = (self.full.lock().clone(), set.appends.is_empty()) {
+        if let (Some(reason), true) = (self.full.lock().clone(), set.appends_of_users()) {
             return Err(EngineError::Full(reason));
         }
         let fault = self.fault.lock().take();

@@ -51,6 +51,11 @@ impl WriteSet {
         self.appends.is_empty() && self.rows.is_empty() && self.ranges.is_empty()
     }
 
+    /// Does it hold events of users? Those wait while the disk is nearly full; what the broker says of an act that frees space does not.
+    pub fn appends_of_users(&self) -> bool {
+        self.appends.iter().any(|batch| !batch.stream.is_system())
+    }
+
     /// Bytes it will write, roughly.
     pub fn bytes(&self) -> usize {
         self.appends.iter().map(|b| b.value().len() + 16).sum::<usize>()

@@ -87,6 +87,11 @@ pub fn split_principal(bytes: &[u8]) -> Option<(PrincipalId, &[u8])> {
     }
 }
 
+/// Under what a source's name is found: display text, so of any characters; only ASCII case is folded.
+pub fn name_hash(name: &str) -> u128 {
+    xxhash_rust::xxh3::xxh3_128(name.to_ascii_lowercase().as_bytes())
+}
+
 /// Public part of a key or token.
 pub type ApiKeyId = [u8; 9];
 

@@ -23,6 +23,8 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:4080";
 pub struct Raw {
     /// Where things are.
     pub server: RawServer,
+    /// Certificates, ours and those of callers.
+    pub tls: RawTls,
     /// Who may call over TCP.
     pub http: RawHttp,
     /// The storage engine.
@@ -52,6 +54,24 @@ pub struct RawServer {
     /// The Unix socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket: Option<PathBuf>,
+}
+
+/// Section `tls`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawTls {
+    /// PEM: our certificate, and those between it and the authority that clients know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert: Option<PathBuf>,
+    /// PEM: the key of our certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// PEM: the authorities whose certificates callers may show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
+    /// `HOST:PORT` of a second listener, at which callers must show one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtls_listen: Option<String>,
 }
 
 /// Section `http`.
@@ -213,6 +233,8 @@ pub struct Flags {
     pub listen: Option<String>,
     /// `--socket`
     pub socket: Option<PathBuf>,
+    /// `--tls-cert`, `--tls-key`, `--client-ca`, `--mtls-listen`
+    pub tls: RawTls,
     /// `--accept-data-loss`
     pub accept_data_loss: bool,
 }
@@ -238,6 +260,26 @@ pub enum Storage {
     Memory,
 }
 
+/// With TLS the TCP listener speaks nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM: our certificate and those above it.
+    pub cert: PathBuf,
+    /// PEM: its key.
+    pub key: PathBuf,
+    /// Whether callers may show certificates, and of whom.
+    pub clients: Option<TlsClients>,
+}
+
+/// Callers may show certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsClients {
+    /// PEM: the authorities whose certificates count.
+    pub ca: PathBuf,
+    /// `HOST:PORT` of a second listener, at which callers must show one; port 0 = any.
+    pub listen: Option<String>,
+}
+
 /// Resolved settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -247,6 +289,8 @@ pub struct Config {
     pub storage: Storage,
     /// `HOST:PORT` of the TCP listener; port 0 = any.
     pub listen: String,
+    /// TLS, or plain TCP.
+    pub tls: Option<Tls>,
     /// The data directory.
     pub data: PathBuf,
     /// Unix sockets. The first must be had; the others are welcome (`dev` also listens where the CLI looks).
@@ -303,9 +347,16 @@ impl Config {
         if raw.limits.message_bytes == 0 || raw.limits.message_bytes > limits::MESSAGE_MAX_BYTES {
             return Err(format!("Setting limits.message_bytes is {}; it must be from 1 to {}.", raw.limits.message_bytes, limits::MESSAGE_MAX_BYTES));
         }
+        let tls = tls(RawTls {
+            cert: flags.tls.cert.or(raw.tls.cert.clone()),
+            key: flags.tls.key.or(raw.tls.key.clone()),
+            client_ca: flags.tls.client_ca.or(raw.tls.client_ca.clone()),
+            mtls_listen: flags.tls.mtls_listen.or(raw.tls.mtls_listen.clone()),
+        })?;
         Ok(Self {
             mode,
             storage: Storage::Rocks,
+            tls,
             listen: flags.listen.or(raw.server.listen.clone()).unwrap_or_else(|| DEFAULT_LISTEN.into()),
             data,
             sockets,
@@ -322,6 +373,7 @@ impl Config {
             mode,
             storage: Storage::Memory,
             listen: "127.0.0.1:0".into(),
+            tls: None,
             data: dir.to_owned(),
             sockets: vec![dir.join("tidelog.sock")],
             accept_data_loss: false,
@@ -349,6 +401,26 @@ impl Config {
     /// Loopback callers are the operator.
     pub fn trust_loopback(&self) -> bool {
         matches!(self.mode, Mode::Dev | Mode::Serve { trust_loopback: true })
+    }
+}
+
+/// Half of it is a mistake: whoever asked for TLS must not be served without.
+fn tls(raw: RawTls) -> Result<Option<Tls>, String> {
+    const CERT: &str = "--tls-cert FILE (setting tls.cert)";
+    const KEY: &str = "--tls-key FILE (setting tls.key)";
+    const CA: &str = "--client-ca FILE (setting tls.client_ca)";
+    const LISTEN: &str = "--mtls-listen HOST:PORT (setting tls.mtls_listen)";
+    let half = |given: &str, missing: &str| Err(format!("TLS is set up by half: {given} is given and {missing} is not. Give both, or neither."));
+    match raw {
+        RawTls { cert: Some(cert), key: Some(key), client_ca: Some(ca), mtls_listen: listen } => {
+            Ok(Some(Tls { cert, key, clients: Some(TlsClients { ca, listen }) }))
+        }
+        RawTls { client_ca: None, mtls_listen: Some(_), .. } => half(LISTEN, CA),
+        RawTls { cert: Some(cert), key: Some(key), client_ca: None, mtls_listen: None } => Ok(Some(Tls { cert, key, clients: None })),
+        RawTls { cert: Some(_), key: None, .. } => half(CERT, KEY),
+        RawTls { cert: None, key: Some(_), .. } => half(KEY, CERT),
+        RawTls { cert: None, key: None, client_ca: Some(_), .. } => half(CA, CERT),
+        RawTls { cert: None, key: None, client_ca: None, mtls_listen: None } => Ok(None),
     }
 }
 
@@ -493,6 +565,36 @@ mod tests {
         assert!(load(Flags::default(), &[deep]).unwrap_err().contains("nests deeper"), "and does not overflow the stack");
         let long = format!("TIDELOG_HTTP{}", "__A".repeat(50_000));
         assert!(load(Flags::default(), &[(&long, "1")]).unwrap_err().contains("nests deeper"));
+    }
+
+    #[test]
+    fn tls_is_whole_or_not_at_all() {
+        let with = |cert: Option<&str>, key: Option<&str>, ca: Option<&str>, listen: Option<&str>| {
+            let tls = RawTls { cert: cert.map(Into::into), key: key.map(Into::into), client_ca: ca.map(Into::into), mtls_listen: listen.map(Into::into) };
+            load(Flags { tls, ..Flags::default() }, &[]).map(|config| config.tls)
+        };
+        assert_eq!(with(None, None, None, None), Ok(None));
+        let (cert, key) = (PathBuf::from("c"), PathBuf::from("k"));
+        assert_eq!(with(Some("c"), Some("k"), None, None), Ok(Some(Tls { cert: cert.clone(), key: key.clone(), clients: None })));
+        let clients = |listen: Option<&str>| Some(TlsClients { ca: "a".into(), listen: listen.map(Into::into) });
+        assert_eq!(with(Some("c"), Some("k"), Some("a"), None), Ok(Some(Tls { cert: cert.clone(), key: key.clone(), clients: clients(None) })));
+        assert_eq!(with(Some("c"), Some("k"), Some("a"), Some("h:1")), Ok(Some(Tls { cert, key, clients: clients(Some("h:1")) })));
+        for (cert, key, ca, listen, missing) in [
+            (Some("c"), None, None, None, "tls.key"),
+            (Some("c"), None, Some("a"), Some("h:1"), "tls.key"),
+            (None, Some("k"), None, None, "tls.cert"),
+            (None, None, Some("a"), None, "tls.cert"),
+            (None, None, Some("a"), Some("h:1"), "tls.cert"),
+            (None, None, None, Some("h:1"), "tls.client_ca"),
+            (Some("c"), Some("k"), None, Some("h:1"), "tls.client_ca"),
+        ] {
+            let error = with(cert, key, ca, listen).unwrap_err();
+            assert!(error.contains("by half") && error.contains(missing), "{error}");
+        }
+        let environment = [("TIDELOG_TLS__CERT", "e"), ("TIDELOG_TLS__KEY", "k")];
+        assert_eq!(load(Flags::default(), &environment).unwrap().tls, Some(Tls { cert: "e".into(), key: "k".into(), clients: None }));
+        let flags = Flags { tls: RawTls { cert: Some("f".into()), ..RawTls::default() }, ..Flags::default() };
+        assert_eq!(load(flags, &environment).unwrap().tls.unwrap().cert, PathBuf::from("f"), "flags win");
     }
 
     #[test]

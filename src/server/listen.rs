@@ -18,8 +18,11 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::tls::Gate;
 use crate::edge::callers::{Caller, Callers};
-use crate::edge::{Edge, Peer, Seats, Socket};
+use crate::edge::certificate::Shown;
+use crate::edge::socket::Line;
+use crate::edge::{Edge, Peer, Seats, Socket, Turn};
 use crate::types::limits;
 
 /// Pause after an accept that failed: out of file handles, most likely.
@@ -42,9 +45,11 @@ pub struct Door {
     pub undrained: Duration,
 }
 
-/// Accepts TCP connections until told to stop.
-pub async fn tcp(door: Door, listener: TcpListener) {
+/// Accepts TCP connections until told to stop. With a gate all of them speak TLS.
+pub async fn tcp(door: Door, listener: TcpListener, gate: Option<Gate>) {
+    let mut turn = Turn::default();
     loop {
+        turn.breathe().await;
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = door.stop.cancelled() => return,
@@ -52,7 +57,7 @@ pub async fn tcp(door: Door, listener: TcpListener) {
         match accepted {
             Ok((stream, address)) => {
                 prepare(&stream);
-                door.admit(stream, address);
+                door.admit(stream, address, gate.as_ref());
             }
             Err(error) => pause(&error).await,
         }
@@ -80,7 +85,7 @@ pub async fn unix(door: Door, listener: UnixListener, path: PathBuf) {
         match accepted {
             Ok((stream, _)) => {
                 if let Some(slot) = door.edge.stats().enter(u64::MAX) {
-                    door.spawn(Socket::unix(stream, slot, door.undrained), Peer::Local, None);
+                    door.spawn(Socket::unix(stream, slot, door.undrained), Peer::Local, None, None);
                 }
             }
             Err(error) => pause(&error).await,
@@ -97,7 +102,7 @@ async fn pause(error: &io::Error) {
 impl Door {
     /// Serves a TCP connection, unless too many are open. Who is over a limit of its own address is not told in the log: strangers
     /// must not be able to fill it.
-    fn admit(&self, stream: TcpStream, address: SocketAddr) {
+    fn admit(&self, stream: TcpStream, address: SocketAddr, gate: Option<&Gate>) {
         let (stats, peer) = (self.edge.stats(), Peer::Tcp(address));
         let known = !self.edge.settings().doors.principal(peer).is_anonymous();
         let caller = if known { None } else { self.strangers.enter(address.ip()) };
@@ -105,19 +110,38 @@ impl Door {
             stats.refused();
             return tracing::debug!(%address, "refused a connection: its address has enough (limits.connections_per_address)");
         }
-        match stats.enter(self.connections) {
-            Some(slot) => self.spawn(Socket::tcp(stream, slot, caller.clone(), self.undrained), peer, caller),
-            None => tracing::warn!(%address, "refused a connection: {} are open (limits.connections)", self.connections),
+        let Some(slot) = stats.enter(self.connections) else {
+            return tracing::warn!(%address, "refused a connection: {} are open (limits.connections)", self.connections);
+        };
+        let line = Line::tcp(stream, slot, caller.clone(), self.undrained);
+        match gate {
+            None => self.spawn(Socket::Plain(line), peer, caller, None),
+            Some(gate) => drop(self.tasks.spawn(self.clone().greet(gate.clone(), line, peer, caller))),
         }
     }
 
-    fn spawn(&self, socket: Socket, peer: Peer, caller: Option<Caller>) {
-        self.tasks.spawn(serve(self.edge.clone(), socket, peer, caller, self.stop.clone()));
+    /// Shakes hands in a task of its own, which leaves nothing behind in that of the connection.
+    async fn greet(self, gate: Gate, line: Line, peer: Peer, caller: Option<Caller>) {
+        let shaken = tokio::select! {
+            shaken = gate.shake_hands(line, self.edge.stats()) => shaken,
+            () = self.stop.cancelled() => return,
+        };
+        match shaken {
+            // Who has shown a certificate is no stranger, and not counted as one.
+            Ok((socket, Some(shown))) => self.spawn(socket, peer, None, Some(shown)),
+            Ok((socket, None)) => self.spawn(socket, peer, caller, None),
+            // Strangers must not be able to fill the log.
+            Err(error) => tracing::debug!(?peer, %error, "a handshake failed"),
+        }
+    }
+
+    fn spawn(&self, socket: Socket, peer: Peer, caller: Option<Caller>, shown: Option<Shown>) {
+        self.tasks.spawn(serve(self.edge.clone(), socket, peer, caller, shown, self.stop.clone()));
     }
 }
 
-/// Serves one connection, HTTP/1.1 or HTTP/2 by prior knowledge.
-async fn serve(edge: Edge, socket: Socket, peer: Peer, caller: Option<Caller>, stop: CancellationToken) {
+/// Serves one connection, HTTP/1.1 or HTTP/2, by what the client begins with: over TLS that is what was agreed on (ALPN).
+async fn serve(edge: Edge, socket: Socket, peer: Peer, caller: Option<Caller>, shown: Option<Shown>, stop: CancellationToken) {
     let spoken = Arc::new(AtomicBool::new(false));
     // The operator's socket has no bounds (`decisions.md` section 5).
     let seats = matches!(peer, Peer::Tcp(_)).then(Seats::default);
@@ -127,7 +151,10 @@ async fn serve(edge: Edge, socket: Socket, peer: Peer, caller: Option<Caller>, s
     };
     let service = {
         let spoken = spoken.clone();
-        hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+            if let Some(shown) = &shown {
+                request.extensions_mut().insert(shown.clone());
+            }
             if !spoken.swap(true, Ordering::Relaxed)
                 && let Some(caller) = &caller
             {

@@ -19,10 +19,12 @@ use crate::log::memory::Memory;
 use crate::log::rocks::{Rocks, RocksOptions};
 use crate::types::{TimeUs, limits};
 
+pub mod authority;
 pub mod config;
 mod handles;
 mod listen;
 pub mod telemetry;
+mod tls;
 
 /// Checking a data directory that no broker has.
 pub mod store {
@@ -30,6 +32,7 @@ pub mod store {
 }
 
 pub use config::{Config, Flags, Mode, Storage};
+use tls::{Certificates, Gate, Wants};
 
 /// How long open connections may take to end once the broker stops.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -61,6 +64,8 @@ impl std::error::Error for StartError {}
 /// A broker that serves.
 pub struct Server {
     address: SocketAddr,
+    mtls_address: Option<SocketAddr>,
+    scheme: &'static str,
     sockets: Vec<PathBuf>,
     broker: Broker,
     stop: CancellationToken,
@@ -76,12 +81,18 @@ impl Server {
         // Before the engine asks how many files it may open.
         let connections = handles::connections(config.raw.limits.connections);
         // First the doors, so that a port in use costs no recovery; nobody is let in before the broker is open.
-        let listener = TcpListener::bind(&config.listen)
-            .await
-            .map_err(|e| StartError::failed(format!("Cannot listen on {}: {e}. Choose another address with --listen HOST:PORT.", config.listen)))?;
-        let address = listener.local_addr().map_err(|e| StartError::failed(format!("The listener has no address: {e}.")))?;
+        let certificates = match config.tls.clone() {
+            Some(tls) => Some(Certificates::read(tls).await.map_err(|message| StartError { message, exit_code: 2 })?),
+            None => None,
+        };
+        let gate = |wants| certificates.as_ref().map(|certificates| certificates.gate(wants));
+        let main = Port::bind(&config.listen, "--listen", gate(Wants::Anybody)).await?;
+        let mtls = match config.tls.as_ref().and_then(|tls| tls.clients.as_ref()?.listen.as_ref()) {
+            Some(listen) => Some(Port::bind(listen, "--mtls-listen", gate(Wants::Certificates)).await?),
+            None => None,
+        };
         let broker = open(&config).await?;
-        match Self::serve(&config, connections, listener, address, broker.clone()) {
+        match Self::serve(&config, connections, (main, mtls), certificates, broker.clone()) {
             Ok(server) => Ok(server),
             Err(error) => {
                 let _ = broker.close().await;
@@ -90,7 +101,13 @@ impl Server {
         }
     }
 
-    fn serve(config: &Config, connections: u64, listener: TcpListener, address: SocketAddr, broker: Broker) -> Result<Self, StartError> {
+    fn serve(
+        config: &Config,
+        connections: u64,
+        (main, mtls): (Port, Option<Port>),
+        certificates: Option<Certificates>,
+        broker: Broker,
+    ) -> Result<Self, StartError> {
         let mut unix = Vec::new();
         for (index, path) in config.sockets.iter().enumerate() {
             match listen::bind_unix(path) {
@@ -100,6 +117,7 @@ impl Server {
             }
         }
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (address, mtls_address) = (main.address, mtls.as_ref().map(|port| port.address));
         let doors = Doors {
             trust_loopback: config.trust_loopback(),
             listen: Some(address),
@@ -125,11 +143,17 @@ impl Server {
         };
         let sockets = unix.iter().map(|(_, path)| path.clone()).collect();
         tasks.spawn(forget_old_rows(broker.clone(), stop.clone()));
-        tasks.spawn(listen::tcp(door.clone(), listener));
+        let scheme = if certificates.is_some() { "https" } else { "http" };
+        if let Some(certificates) = certificates {
+            tasks.spawn(certificates.keep_fresh(door.edge.stats().clone(), stop.clone()));
+        }
+        for Port { listener, gate, .. } in [Some(main), mtls].into_iter().flatten() {
+            tasks.spawn(listen::tcp(door.clone(), listener, gate));
+        }
         for (socket, path) in unix {
             tasks.spawn(listen::unix(door.clone(), socket, path));
         }
-        Ok(Self { address, sockets, broker, stop, tasks })
+        Ok(Self { address, mtls_address, scheme, sockets, broker, stop, tasks })
     }
 
     /// Where TCP callers reach it.
@@ -137,9 +161,14 @@ impl Server {
         self.address
     }
 
-    /// `http://HOST:PORT`
+    /// Where those reach it who must show a certificate.
+    pub fn mtls_address(&self) -> Option<SocketAddr> {
+        self.mtls_address
+    }
+
+    /// `http://HOST:PORT`, or `https://` with TLS.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// The first Unix socket.
@@ -184,6 +213,22 @@ impl Server {
             tracing::warn!("{} connections did not end in {} s and are cut off", self.tasks.len(), DRAIN.as_secs());
         }
         self.broker.close().await.map_err(|e| e.message.clone())
+    }
+}
+
+/// A bound TCP listener.
+struct Port {
+    listener: TcpListener,
+    address: SocketAddr,
+    gate: Option<Gate>,
+}
+
+impl Port {
+    async fn bind(listen: &str, flag: &str, gate: Option<Gate>) -> Result<Self, StartError> {
+        let refuse = |e| StartError::failed(format!("Cannot listen on {listen}: {e}. Choose another address with {flag} HOST:PORT."));
+        let listener = TcpListener::bind(listen).await.map_err(refuse)?;
+        let address = listener.local_addr().map_err(|e| StartError::failed(format!("The listener has no address: {e}.")))?;
+        Ok(Self { listener, address, gate })
     }
 }
 

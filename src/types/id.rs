@@ -25,6 +25,16 @@ id!(
     SubscriptionId
 );
 
+/// Id of the stream `$audit`: the largest that every reader of JSON can hold, so that the streams of users begin at 1 as if it were not there.
+pub const AUDIT_STREAM: StreamId = StreamId(super::limits::INTEGER_MAX);
+
+impl StreamId {
+    /// Is it one of the broker's own streams, of which it writes the events itself?
+    pub fn is_system(self) -> bool {
+        self == AUDIT_STREAM
+    }
+}
+
 /// Id of an operation (`surfaces.md` 5.3): a random UUID, because it also travels to people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OperationId(pub uuid::Uuid);

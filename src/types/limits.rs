@@ -53,6 +53,9 @@ pub const FRAME_MAX_BYTES: u64 = 1024 * 1024;
 pub const IN_FLIGHT_APPENDS: usize = 64;
 /// Bytes of such appends.
 pub const IN_FLIGHT_APPEND_BYTES: usize = 16 * 1024 * 1024;
+/// Openings of readers and producers, and ends of a poisoning, of one connection that have no answer yet; beyond it the socket is not read.
+/// Each may write rows, in the same commit as everybody's appends: this many fill a commit well, and delay nobody much.
+pub const IN_FLIGHT_OPENINGS: usize = 64;
 /// Append sessions of one connection that are remembered although nothing of them is in flight. Beyond it they are forgotten; where many of
 /// them are poisoned, those that come back begin poisoned too (P-12).
 pub const APPEND_SESSIONS: usize = 4096;
@@ -114,6 +117,12 @@ pub const BODY_GRACE: Duration = Duration::from_secs(10);
 pub const BODY_MIN_RATE: u64 = 1024;
 /// Time for a connection without a credential to send `auth`.
 pub const AUTH_DEADLINE: Duration = Duration::from_secs(5);
+/// Time for the handshake of TLS, from the first byte to the last. Over a bad line it is four round trips and a few hundredths of a second of work.
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
+/// Bytes that TLS holds for one socket that takes nothing, beside what the kernel holds: two of its largest records.
+pub const TLS_BUFFER_BYTES: usize = 32 * 1024;
+/// Largest file of certificates or a key: several hundred authorities. More is not what was meant.
+pub const TLS_FILE_BYTES: usize = 1024 * 1024;
 /// How often an idle connection is pinged.
 pub const PING_EVERY: Duration = Duration::from_secs(20);
 /// A peer silent for this long is gone: a WebSocket that answers no ping, and any TCP connection whose peer acknowledges nothing. The kernel
@@ -144,6 +153,9 @@ pub const CONNECTIONS_PER_ADDRESS: usize = 256;
 pub const CONNECTIONS_PER_ADDRESS_SILENT: usize = 64;
 /// Frames of one WebSocket message: each costs a header and a turn, so a message in crumbs is an attack.
 pub const WS_FRAGMENTS: u32 = 1024;
+/// How long a connection's task works before it lets others have the thread. Half of the fastest sync, for which every append waits anyway, and
+/// a hundred times what a change of tasks costs.
+pub const TURN: Duration = Duration::from_micros(250);
 /// How long a browser may remember what a preflight said: the most that Chromium does.
 pub const PREFLIGHT_KEPT: Duration = Duration::from_secs(7200);
 
@@ -203,6 +215,10 @@ pub const FAILED_CREDENTIALS_PER_ADDRESS: u32 = 20;
 
 /// The same, per key (`surfaces.md` 5.11).
 pub const FAILED_CREDENTIALS_PER_KEY: u32 = 10;
+
+/// Refused credentials that `$audit` tells of one by one, per minute and broker; of more it tells their number. Anybody can cause them, so they
+/// may not fill a disk: at this many it is less than 30 MiB a day.
+pub const AUDITED_REFUSALS_PER_MINUTE: u32 = 60;
 
 /// Addresses and keys whose failures are remembered: about 100 bytes each.
 pub const FAILURES_REMEMBERED: usize = 10_000;

@@ -18,6 +18,6 @@ pub use batch::{Batch, Events, EventsBuilder, Slice};
 pub use error::{Applied, Code, Error, Result, Retry};
 pub use event::{Encoding, EventRef, Removed};
 pub use id::{OperationId, PrincipalId, StreamId, SubscriptionId};
-pub use name::{IdempotencyKey, KeyName, ProducerId, StreamName, SubscriptionName, UserName};
+pub use name::{ClusterId, IdempotencyKey, KeyName, ProducerId, RemoteName, StreamName, SubscriptionName, UserName};
 pub use right::{Action, Right};
 pub use time::TimeUs;

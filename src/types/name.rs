@@ -10,7 +10,7 @@ use super::error::{Code, Error};
 use super::limits;
 
 /// Why a name was refused, as the second half of a sentence.
-fn check_name(what: &str, text: &str, allow_system: bool) -> Result<(), Error> {
+fn check_name(what: &str, text: &str, system: &[&str]) -> Result<(), Error> {
     let refuse = |why: String| Err(Error::new(Code::BadParameter, format!("{what} {} {why}", quote(text))).detail("field", what.replace(' ', "_")));
     if text.is_empty() {
         return refuse("is empty; give it 1 to 200 characters.".into());
@@ -19,7 +19,7 @@ fn check_name(what: &str, text: &str, allow_system: bool) -> Result<(), Error> {
         return refuse(format!("is {} bytes long; the limit is {}.", text.len(), limits::NAME_BYTES));
     }
     let rest = match text.strip_prefix('$') {
-        Some(rest) if allow_system => rest,
+        Some(rest) if system.iter().any(|own| own.eq_ignore_ascii_case(text)) => rest,
         Some(_) => return refuse("begins with `$`, which is reserved for the broker's own streams.".into()),
         None => text,
     };
@@ -57,7 +57,7 @@ fn front(text: &str, characters: usize) -> &str {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $system:literal) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $system:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
@@ -98,20 +98,38 @@ macro_rules! name {
 
 name!(
     /// Name of a stream.
-    StreamName, "stream name", false
+    StreamName, "stream name", &[AUDIT]
 );
 name!(
     /// Name of a subscription, unique within its stream.
-    SubscriptionName, "subscription name", false
+    SubscriptionName, "subscription name", &[]
 );
 name!(
     /// Name of a user.
-    UserName, "user name", false
+    UserName, "user name", &[]
+);
+name!(
+    /// Id of a cluster: what its CA and all its certificates have in common.
+    ClusterId, "cluster id", &[]
 );
 name!(
     /// Name of a user key, unique among its user's.
-    KeyName, "key name", false
+    KeyName, "key name", &[]
 );
+name!(
+    /// Name that a user of the command line gives to a broker.
+    RemoteName, "remote name", &[]
+);
+
+/// Name of the stream in which the broker says who changed what. Names of the broker's own streams are the only ones that begin with `$`.
+pub const AUDIT: &str = "$audit";
+
+impl StreamName {
+    /// Is it one of the broker's own streams? They are there without being created, and nobody else writes to them.
+    pub fn is_system(&self) -> bool {
+        self.0.starts_with('$')
+    }
+}
 
 /// Identity of a producer: 1–128 of `A–Z a–z 0–9 . _ : -`, compared byte for byte (`decisions.md` section 3).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,6 +200,19 @@ mod tests {
             assert_eq!(error.code, Code::BadParameter);
         }
         assert!(StreamName::parse(&"n".repeat(201)).is_err());
+    }
+
+    #[test]
+    fn the_brokers_own_streams_can_be_named_as_streams_and_as_nothing_else() {
+        for good in ["$audit", "$Audit"] {
+            let name = StreamName::parse(good).unwrap();
+            assert_eq!((name.folded().as_ref(), name.is_system()), (AUDIT, true));
+            assert!(SubscriptionName::parse(good).is_err() && UserName::parse(good).is_err() && KeyName::parse(good).is_err());
+        }
+        assert!(!StreamName::parse("audit").unwrap().is_system());
+        for bad in ["$", "$audit2", "$audits", "$$audit", "$lifecycle", "$.audit"] {
+            assert!(StreamName::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

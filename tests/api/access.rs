@@ -58,7 +58,7 @@ pub async fn console<'a>(broker: &'a Broker, name: &str) -> As<'a> {
     log_in(broker, name).await
 }
 
-async fn log_in<'a>(broker: &'a Broker, name: &str) -> As<'a> {
+pub async fn log_in<'a>(broker: &'a Broker, name: &str) -> As<'a> {
     let answer = broker
         .ask("POST", "/v1/sessions", &[("Content-Type", "application/json")], json!({"name": name, "password": "correct horse"}).to_string().as_bytes())
         .await;

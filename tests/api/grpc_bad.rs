@@ -115,6 +115,18 @@ async fn messages_are_read_strictly_and_the_field_is_named() {
         ("/tidelog.v1.Admin/TrimStream", b"\x0a\x01a\x10\x01\x18\x01", "bad_parameter", "before_time_us"),
         ("/tidelog.v1.Admin/SeekSubscription", b"\x0a\x01a\x12\x01s", "bad_parameter", "to"),
         ("/tidelog.v1.Admin/ListStreams", b"\x10\xe9\x07", "bad_parameter", "limit"),
+        ("/tidelog.v1.Access/CreateUser", b"\x0a\x03a/b", "bad_parameter", "user_name"),
+        ("/tidelog.v1.Access/CreateUser", b"\x0a\x01a\x18\x02", "bad_parameter", "root"),
+        ("/tidelog.v1.Access/CreateUser", b"\x0a\x01a\x12\x01\xff", "bad_parameter", "password"),
+        ("/tidelog.v1.Access/ChangeUser", b"\x0a\x01a\x28\x01", "unknown_field", "frame"),
+        ("/tidelog.v1.Access/CreateSource", b"", "bad_parameter", "name"),
+        ("/tidelog.v1.Access/GetSource", b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", "bad_parameter", "id"),
+        ("/tidelog.v1.Access/ListSources", b"\x08\x01\x08\x01", "bad_parameter", "after"),
+        ("/tidelog.v1.Access/ListUsers", b"\x10\xe9\x07", "bad_parameter", "limit"),
+        ("/tidelog.v1.Access/SetRight", b"\x0a\x01a\x12\x01x\x1a\x04None", "bad_parameter", "principal"),
+        ("/tidelog.v1.Access/SetRight", b"\x0a\x01a\x12\x06user:b", "bad_parameter", "right"),
+        ("/tidelog.v1.Access/OpenSession", b"\x0a\x01a\x0a\x01a", "bad_parameter", "name"),
+        ("/tidelog.v1.Access/GetSession", b"\x0a\x01a", "unknown_field", "frame"),
     ] {
         let refused = grpc.ask(path, Request::new(Bytes::from_static(bytes))).await.unwrap_err();
         let why = error(&refused);

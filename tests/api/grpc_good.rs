@@ -407,7 +407,7 @@ async fn health_is_the_truth_of_readyz_and_a_watcher_hears_the_stop() {
     use tonic_health::pb::health_check_response::ServingStatus::{NotServing, ServiceUnknown, Serving};
     let broker = dev().await;
     let mut grpc = Grpc::tcp(broker.server.address()).await;
-    for service in ["", "tidelog.v1.Broker", "tidelog.v1.Admin"] {
+    for service in ["", "tidelog.v1.Broker", "tidelog.v1.Admin", "tidelog.v1.Access"] {
         assert_eq!(serving(grpc.ask("/grpc.health.v1.Health/Check", health(service)).await.unwrap().into_inner()), Serving, "{service}");
     }
     assert_eq!(grpc.ask("/grpc.health.v1.Health/Check", health("other")).await.unwrap_err().code(), Code::NotFound);
@@ -432,7 +432,7 @@ async fn reflection_tells_our_services_in_both_versions_and_nothing_of_the_store
         say.send(Bytes::from_static(b"\x3a\x00")).unwrap(); // list_services
         let listed = next(&mut heard).await.unwrap().unwrap();
         let holds = |bytes: &Bytes, text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
-        for service in ["tidelog.v1.Broker", "tidelog.v1.Admin", "grpc.health.v1.Health"] {
+        for service in ["tidelog.v1.Broker", "tidelog.v1.Admin", "tidelog.v1.Access", "grpc.health.v1.Health"] {
             assert!(holds(&listed, service), "{service} in {listed:?}");
         }
         say.send(Bytes::from_static(b"\x22\x11tidelog.v1.Broker")).unwrap(); // file_containing_symbol

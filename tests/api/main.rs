@@ -2,13 +2,16 @@
 
 mod access;
 mod access_bad;
+mod audit;
 mod auth;
 mod backpressure;
 mod browser;
+mod cli_access;
 mod conditional;
 mod cors;
 mod drain;
 mod event_source;
+mod grpc_access;
 mod grpc_bad;
 mod grpc_client;
 mod grpc_good;
@@ -20,6 +23,7 @@ mod http_pull;
 mod limits;
 mod ops;
 mod quotas;
+mod remotes;
 mod scenarios;
 mod sessions_kept;
 mod sse;

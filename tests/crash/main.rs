@@ -1,6 +1,6 @@
 //! The real binary, killed while it works: what was acknowledged is there, what was refused is not, and every effect happened once.
 //!
-//! `load`, `writers`, `session` and `side` make traffic over every carrier, some of it through a `proxy` that breaks connections; `world` kills,
+//! `load`, `writers`, `session`, `side` and `people` make traffic over every carrier, some of it through a `proxy` that breaks connections; `world` kills,
 //! freezes and replaces processes; `watch` looks on; `run` puts it together and collects what everybody saw; `check` judges the history by I-1
 //! to I-19. `single` holds the smaller questions to one process: stopping, starting twice, deleting. The roles of child processes that are no
 //! example of ours live in this binary too (`load::role`).
@@ -15,6 +15,7 @@ mod grpc_client;
 mod history;
 mod line;
 mod load;
+mod people;
 mod process;
 mod proxy;
 mod readback;

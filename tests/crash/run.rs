@@ -21,7 +21,7 @@ use crate::proxy::Proxy;
 use crate::session::{Reader, read_notes};
 use crate::watch::{cursors, stranger, watch};
 use crate::world::{FREEZES, KILLS, OUTPUT, Role, World, until};
-use crate::{readback, side, told, writers};
+use crate::{people, readback, side, told, writers};
 
 /// Kills of one round: what it left is judged before the next begins, so that a history stays bounded.
 const ROUND: usize = 100;
@@ -139,6 +139,7 @@ async fn run(seed: u64, kills: usize, dir: &Path, examples: PathBuf) -> History 
         .zip(0..)
         .map(|(door, who)| tokio::spawn(side::churn(door.clone(), who, 3, dice(&format!("side {who}")), since, stop())))
         .collect();
+    let administrator = tokio::spawn(people::administer(straight.clone(), dice("people"), stop()));
     let readers: Vec<_> = READERS
         .map(|(name, carrier, durable, through_proxy)| {
             let door = if through_proxy { broken.clone() } else { straight.clone() };
@@ -185,6 +186,7 @@ async fn run(seed: u64, kills: usize, dir: &Path, examples: PathBuf) -> History 
     for churn in churns {
         history.sides.extend(churn.await.expect("who makes streams does not panic"));
     }
+    println!("  {:?}", administrator.await.expect("who administers does not panic"));
     for which in 0..2 {
         let role = Role::Producers(which);
         let status = world.worker(role).process.stop();

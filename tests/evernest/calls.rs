@@ -6,10 +6,18 @@ use tidelog::types::StreamName;
 
 use crate::world::{Put, World, example, failed, fault, good, person};
 
-const UUID: usize = 36;
-
-fn is_guid(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| text.len() == UUID && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-'))
+/// Looks the operation up, as its user: it has ended well. To the user's source and to others it is hidden.
+async fn is_operation(world: &World, guid: &Value, command: &str, stream: &str) {
+    let path = format!("/v1/operations/{}", guid.as_str().expect("an id"));
+    let with = async |key: &str| world.broker.ask("GET", &path, &[("Authorization", &format!("Bearer {key}"))], b"").await;
+    let shown = with(&world.user_key).await;
+    let body: Value = serde_json::from_slice(&shown.body).expect("JSON");
+    let operation = &body["metadata"];
+    assert_eq!((shown.status, &operation["id"], &operation["command"]), (200, guid, &json!(command)), "{body}");
+    assert_eq!((&operation["status_code"], &operation["err"]), (&json!(200), &json!("")), "{body}");
+    let streams = if stream.is_empty() { json!({}) } else { json!({"streams": [stream]}) };
+    assert_eq!((&operation["resources"], &operation["requestor"]["username"]), (&streams, &json!("alice")));
+    assert_eq!(with(&world.key).await.status, 404);
 }
 
 /// Asks by GET and POST, with the arguments in the query and in the body, and wants the same answer each time.
@@ -75,19 +83,19 @@ async fn changing_calls_change_over_get_and_post() {
         let (word, shown) = [("none", "NoRight"), ("READONLY", "ReadOnly"), ("noRight", "NoRight"), ("Admin", "Admin")][number];
         let user_key = [("UserKey", world.user_key.as_str())];
         let set = good(&world.ask(method, &format!("/Right/{source}/{stream}/Set/{word}"), put, &user_key).await);
-        assert!(is_guid(&set["Guid"]), "{set}");
+        is_operation(&world, &set["Guid"], "right.Set", "/v1/streams/Example").await;
         assert_eq!(world.with_key(&format!("/Right/{stream}")).await, json!({"Right": shown}));
         world.may(Right::ReadWrite).await;
 
         let name = format!("source {number}");
         let made = good(&world.ask(method, "/Source/New", put, &[user_key[0], ("SourceName", &name)]).await);
-        assert!(is_guid(&made["Guid"]), "{made}");
+        is_operation(&world, &made["Guid"], "source.Create", "").await;
         let shown = world.good("/Source", &[("Key", made["Source"]["Key"].as_str().unwrap())]).await;
         assert_eq!((&shown["Source"]["Name"], &shown["Source"]["Id"]), (&json!(name), &made["Source"]["Id"]), "its key works at once");
 
         let name = format!("stream-{number}");
         let made = good(&world.ask(method, "/Stream/New", put, &[user_key[0], ("StreamName", &name)]).await);
-        assert!(is_guid(&made["Guid"]), "{made}");
+        is_operation(&world, &made["Guid"], "stream.Create", &format!("/v1/streams/{name}")).await;
         assert_eq!(made["Stream"]["Name"], json!(name));
         let right = world.rules().stream_rights(&world.alice, PrincipalRef::parse("user:alice").unwrap()).await.unwrap();
         let id = made["Stream"]["Id"].as_u64().unwrap();

@@ -116,3 +116,60 @@ async fn s1_a_process_that_dies_between_the_sync_and_the_answer_keeps_the_event(
     let (_, number, _, found) = survives("commit.after_write=abort@6", None).await;
     assert!(found.contains(&number));
 }
+
+/// What the broker at `client` says of its streams `s0`, `s1`, …: which of them are closed, and which `$audit` says were closed.
+async fn closed_and_told(client: &Client, streams: usize) -> (Vec<String>, Vec<String>) {
+    let mut closed = Vec::new();
+    for n in 0..streams {
+        let name = format!("s{n}");
+        if client.admin().stream(&name).await.is_ok_and(|stream| stream.closed) {
+            closed.push(name);
+        }
+    }
+    let mut reader = client.consumer("$audit").from(tidelog::types::request::Start::Earliest).open().await.expect("the audit opens");
+    let (end, mut told) = (reader.subscribed().next_offset, Vec::new());
+    for offset in 0..end {
+        let event = reader.next_event().await.expect("an event").expect("no error");
+        assert_eq!(event.offset, offset, "offsets are dense");
+        let data: serde_json::Value = serde_json::from_str(event.text().expect("text")).expect("JSON");
+        assert_eq!(data["action"], "stream-closed");
+        told.push(data["source"].as_str().and_then(|source| source.rsplit('/').next()).expect("a stream").to_owned());
+    }
+    (closed, told)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_death_in_the_middle_of_an_act_keeps_it_and_what_the_audit_says_of_it_or_neither() {
+    const STREAMS: usize = 4;
+    for (point, act, kept) in [
+        ("commit.before_write", "abort", false),
+        ("commit.before_write", "error", false),
+        ("commit.after_write", "abort", true),
+        ("commit.after_write", "error", true),
+        ("commit.before_publish", "abort", true),
+        ("commit.before_answer", "abort", true),
+    ] {
+        // Four creations, then the third of four closings.
+        let visit = STREAMS + 3;
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let data = dir.path().join("data");
+        let broker = start(&data, &format!("{point}={act}@{visit}")).await;
+        for n in 0..STREAMS {
+            broker.client.admin().create_stream(&format!("s{n}"), Default::default()).await.expect("it is created");
+        }
+        let mut answered = Vec::new();
+        for n in 0..STREAMS {
+            let name = format!("s{n}");
+            if broker.client.admin().close_stream(&name).await.is_ok() {
+                answered.push(name);
+            }
+        }
+        broker.ended().await;
+        let broker = start(&data, "").await;
+        let (closed, told) = closed_and_told(&broker.client, STREAMS).await;
+        assert_eq!(closed, told, "{point}={act}: the act and what is told of it are there together or not at all");
+        let expected: Vec<String> = (0..if kept { 3 } else { 2 }).map(|n| format!("s{n}")).collect();
+        assert_eq!((closed, answered.len()), (expected, 2), "{point}={act}");
+        broker.stop().await;
+    }
+}

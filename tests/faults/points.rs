@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tidelog::client::{NewEvent, Protocol, StreamObject};
 use tidelog::log::rocks::{Rocks, RocksOptions};
 use tidelog::log::{Engine as _, FAULT_POINTS};
+use tidelog::types::request::Start;
 use tokio::sync::Semaphore;
 
 use crate::dice::{self, Dice};
@@ -283,6 +284,10 @@ async fn s7_accepting_a_loss_survives_a_death_in_the_middle_of_it() {
     assert!(accepted.stop().success());
     let mut after = broker(&data, "", "");
     after.ready();
+    let mut reader = client.consumer("$audit").from(Start::Earliest).open().await.expect("the audit opens");
+    assert_eq!(reader.subscribed().next_offset, 1, "it is told once, whatever died in between");
+    let event = reader.next_event().await.expect("an event").expect("no error");
+    assert_eq!(event.as_ref().kind, "log-epoch-raised");
     assert!(after.stop().success());
 }
 

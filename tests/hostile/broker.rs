@@ -24,8 +24,12 @@ impl Broker {
 
     /// `before`: a command line that runs the broker, such as `sh -c 'ulimit …; exec "$@"' --`.
     pub fn with(before: &[&str], settings: &[(&str, &str)]) -> Self {
+        Self::of(env!("CARGO_BIN_EXE_tidelog"), before, settings)
+    }
+
+    /// Another build of it.
+    pub fn of(binary: &str, before: &[&str], settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let binary = env!("CARGO_BIN_EXE_tidelog");
         let mut line: Vec<&str> = before.to_vec();
         line.extend([binary, "serve", "--insecure-operator-on-loopback", "--listen", "127.0.0.1:0", "--data"]);
         let mut command = Command::new(line[0]);

@@ -112,7 +112,7 @@ fn append(data: &str) -> Value {
 fn reflection_tells_every_service_and_nothing_of_what_is_stored() {
     let broker = Broker::start();
     let listed = broker.asks(&["list"]);
-    for service in ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "tidelog.v1.Admin", "tidelog.v1.Broker"] {
+    for service in ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "tidelog.v1.Access", "tidelog.v1.Admin", "tidelog.v1.Broker"] {
         assert!(listed.lines().any(|line| line == service), "{service} is missing:\n{listed}");
     }
     let methods = broker.asks(&["list", "tidelog.v1.Broker"]);

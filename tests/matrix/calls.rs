@@ -46,11 +46,7 @@ impl Town {
             path = path.replace("{source}", &self.source_for(person, method, number).await.to_string());
         }
         if path.contains("{name}") {
-            let name = format!("key-{number}");
-            if matches!(person.kind, Kind::Operator | Kind::Root | Kind::Console | Kind::Certificate) {
-                self.broker.create_key(&self.principal(person).await, &name).await.expect("a key");
-            }
-            path = path.replace("{name}", &name);
+            path = path.replace("{name}", &self.key_for(person, number).await);
         }
         let named = |what: &str| format!(r#"{{"name":"{what}-{number}"}}"#);
         let body = match (method, template.rsplit('/').next().unwrap_or_default()) {
@@ -73,10 +69,8 @@ impl Town {
         if template.ends_with("/connect") {
             return vec![self.upgrade(person, &path).await];
         }
-        if template == "/v1/sessions/current" && method == "DELETE" && matches!(person.kind, Kind::Root | Kind::Console) {
-            let name = if person.kind == Kind::Root { "admin" } else { "alice" };
-            let token = self.broker.log_in(name, PASSWORD).await.expect("a session").token;
-            return vec![Person { token: Some(token), ..person.clone() }.rest(method, &path, None, &body).await];
+        if template == "/v1/sessions/current" && method == "DELETE" {
+            return vec![self.with_a_session(person).await.rest(method, &path, None, &body).await];
         }
         let mut heard = Vec::new();
         if !template.ends_with("{subscription}/events") {
@@ -123,8 +117,86 @@ impl Town {
         if call == "Broker/Connect" {
             return ask::connect(grpc, person).await;
         }
-        let (path, many, message) = message(call, stream.as_str(), self.number()).unwrap_or_else(|| panic!("say in calls.rs how {call} is asked"));
+        let number = self.number();
+        if let Some((path, message)) = self.access(person, call, stream.as_str(), number).await {
+            let person = if call == "Access/CloseSession" { self.with_a_session(person).await } else { person.clone() };
+            return ask::call(grpc, &person, path, false, message).await;
+        }
+        let (path, many, message) = message(call, stream.as_str(), number).unwrap_or_else(|| panic!("say in calls.rs how {call} is asked"));
         ask::call(grpc, person, path, many, message).await
+    }
+
+    /// Somebody with a session of its own to end, where such a caller has sessions.
+    async fn with_a_session(&self, person: &Person) -> Person {
+        let name = match person.kind {
+            Kind::Root => "admin",
+            Kind::Console => "alice",
+            _ => return person.clone(),
+        };
+        let token = self.broker.log_in(name, PASSWORD).await.expect("a session").token;
+        Person { token: Some(token), ..person.clone() }
+    }
+
+    /// A user key of the caller's, where it has any.
+    async fn key_for(&self, person: &Person, number: u64) -> String {
+        let name = format!("key-{number}");
+        if matches!(person.kind, Kind::Operator | Kind::Root | Kind::Console | Kind::Certificate) {
+            self.broker.create_key(&self.principal(person).await, &name).await.expect("a key");
+        }
+        name
+    }
+
+    /// A call of service `Access`.
+    async fn access(&self, person: &Person, call: &str, stream: &str, number: u64) -> Option<(&'static str, Vec<u8>)> {
+        let (stream, principal) = (stream.to_owned(), "user:other".to_owned());
+        let named = |what: &str| format!("{what}-{number}");
+        Some(match call {
+            "Access/ListUsers" => ("/tidelog.v1.Access/ListUsers", v1::ListUsersRequest::default().encode_to_vec()),
+            "Access/CreateUser" => ("/tidelog.v1.Access/CreateUser", v1::CreateUserRequest { name: named("user"), ..Default::default() }.encode_to_vec()),
+            "Access/GetUser" => ("/tidelog.v1.Access/GetUser", v1::GetUserRequest { name: "alice".into() }.encode_to_vec()),
+            "Access/ChangeUser" => ("/tidelog.v1.Access/ChangeUser", v1::ChangeUserRequest { name: "alice".into(), ..Default::default() }.encode_to_vec()),
+            "Access/DeleteUser" => {
+                let name = self.user_for("DELETE", number).await;
+                ("/tidelog.v1.Access/DeleteUser", v1::DeleteUserRequest { name }.encode_to_vec())
+            }
+            "Access/ListSources" => ("/tidelog.v1.Access/ListSources", v1::ListSourcesRequest::default().encode_to_vec()),
+            "Access/CreateSource" => {
+                ("/tidelog.v1.Access/CreateSource", v1::CreateSourceRequest { name: named("source"), ..Default::default() }.encode_to_vec())
+            }
+            "Access/GetSource" => {
+                let id = self.source_for(person, "Get", number).await;
+                ("/tidelog.v1.Access/GetSource", v1::GetSourceRequest { id }.encode_to_vec())
+            }
+            "Access/ChangeSource" => {
+                let id = self.source_for(person, "Change", number).await;
+                ("/tidelog.v1.Access/ChangeSource", v1::ChangeSourceRequest { id, ..Default::default() }.encode_to_vec())
+            }
+            "Access/RotateSource" => {
+                let id = self.source_for(person, "Rotate", number).await;
+                ("/tidelog.v1.Access/RotateSource", v1::RotateSourceRequest { id }.encode_to_vec())
+            }
+            "Access/DeleteSource" => {
+                let id = self.source_for(person, "Delete", number).await;
+                ("/tidelog.v1.Access/DeleteSource", v1::DeleteSourceRequest { id }.encode_to_vec())
+            }
+            "Access/ListKeys" => ("/tidelog.v1.Access/ListKeys", v1::ListKeysRequest::default().encode_to_vec()),
+            "Access/CreateKey" => ("/tidelog.v1.Access/CreateKey", v1::CreateKeyRequest { name: named("made") }.encode_to_vec()),
+            "Access/DeleteKey" => {
+                let name = self.key_for(person, number).await;
+                ("/tidelog.v1.Access/DeleteKey", v1::DeleteKeyRequest { name }.encode_to_vec())
+            }
+            "Access/ListRights" => ("/tidelog.v1.Access/ListRights", v1::ListRightsRequest { stream, ..Default::default() }.encode_to_vec()),
+            "Access/GetRight" => ("/tidelog.v1.Access/GetRight", v1::GetRightRequest { stream, principal }.encode_to_vec()),
+            "Access/SetRight" => ("/tidelog.v1.Access/SetRight", v1::SetRightRequest { stream, principal, right: "ReadOnly".into() }.encode_to_vec()),
+            "Access/OpenSession" => {
+                let message = v1::OpenSessionRequest { name: "alice".into(), password: PASSWORD.into() };
+                ("/tidelog.v1.Access/OpenSession", message.encode_to_vec())
+            }
+            "Access/GetSession" => ("/tidelog.v1.Access/GetSession", v1::GetSessionRequest {}.encode_to_vec()),
+            "Access/CloseSession" => ("/tidelog.v1.Access/CloseSession", v1::CloseSessionRequest {}.encode_to_vec()),
+            "Access/CreateTicket" => ("/tidelog.v1.Access/CreateTicket", v1::CreateTicketRequest {}.encode_to_vec()),
+            _ => return None,
+        })
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! `table` reads the law, `surface` what there is to call, `people` who calls, `calls` how each call is asked well; `walk` compares. `hidden`
 //! shows that nobody learns of a stream by its absence, `revoked` that what is taken away is gone within a second, `rights` that chance
-//! finds no other answer than a model of thirty lines.
+//! finds no other answer than a model of thirty lines, `evernest` does the same as `walk` for the calls of that face.
 
 mod ask;
 mod calls;
+mod evernest;
 #[path = "../api/grpc_client.rs"]
 #[allow(dead_code, reason = "tests/api uses the rest of it")]
 mod grpc_client;

@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tempfile::TempDir;
 use tidelog::broker::{Broker, NewSource, NewStream, NewSubscription, NewUser, Principal, PrincipalRef};
-use tidelog::edge::auth::Certificate;
+use tidelog::edge::certificate::{Certificate, Shown};
 use tidelog::edge::{Edge, Peer, Settings, Socket};
 use tidelog::server::{Config, Mode, Server};
 use tidelog::types::request::{AppendRequest, Expect, OpenProducerRequest, Start};
@@ -105,7 +105,7 @@ pub async fn certified(broker: Broker, certificate: Certificate) -> SocketAddr {
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
         while let Ok((tcp, from)) = listener.accept().await {
-            let (edge, certificate) = (edge.clone(), certificate.clone());
+            let (edge, certificate) = (edge.clone(), Shown::new(certificate.clone(), None));
             let slot = edge.stats().enter(u64::MAX).expect("room");
             let socket = Socket::tcp(tcp, slot, None, limits::SOCKET_UNDRAINED);
             let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {

@@ -13,7 +13,7 @@ use crate::table::{Class, Face, Needs, Row, rows};
 const RIGHTS: [Right; 5] = [Right::None, Right::ReadOnly, Right::WriteOnly, Right::ReadWrite, Right::Admin];
 
 /// Calls that the operator on the socket has no use for: it is somebody already, and has no session to end.
-const WITHOUT_A_GOOD_ANSWER: [&str; 2] = ["auth", "DELETE /v1/sessions/current"];
+const WITHOUT_A_GOOD_ANSWER: [&str; 3] = ["auth", "DELETE /v1/sessions/current", "Access/CloseSession"];
 
 /// What an answer to this row says about the caller.
 fn class(row: &Row, heard: &Heard) -> Class {

@@ -3,6 +3,7 @@
 //! Written from the specification against the broker's public face and the engines' test hooks; no carrier in between.
 
 mod access;
+mod audit;
 mod cold;
 mod cursors;
 mod keys;

@@ -448,6 +448,41 @@ async fn p12_an_append_whose_session_cannot_be_read_poisons_every_session_of_the
     assert_eq!(send(&mut other, plain("s", &["c"])).await, stored(1, 1), "other connections are left alone");
 }
 
+/// Those at rest are poisoned on the spot, the others in their place in the order: nobody can tell which was which.
+#[tokio::test]
+async fn p12_sessions_at_rest_and_sessions_on_their_way_are_poisoned_by_the_same_frame() {
+    let bench = Bench::with_stream("s").await;
+    let mut c = bench.connect();
+    let ids: Vec<String> = (0..20).map(|n| format!("p{n}")).collect();
+    let mut epochs = Vec::new();
+    for id in &ids {
+        epochs.push(open(&mut c, "s", id).await);
+    }
+    for (n, (id, epoch)) in ids.iter().zip(&epochs).enumerate() {
+        assert_eq!(send(&mut c, stamped("s", id, *epoch, 0, &["at rest"])).await, stored(n as u64, 1));
+    }
+    let mut on_their_way = Vec::new();
+    for (id, epoch) in ids.iter().zip(&epochs).skip(10) {
+        on_their_way.push(c.append(stamped("s", id, *epoch, 1, &["on its way"])).await);
+    }
+    soon(c.spoil(None, None)).await;
+    let mut later = Vec::new();
+    for (n, (id, epoch)) in ids.iter().zip(&epochs).enumerate() {
+        later.push(c.append(stamped("s", id, *epoch, if n < 10 { 1 } else { 2 }, &["behind it"])).await);
+    }
+    for (n, before) in on_their_way.into_iter().enumerate() {
+        assert_eq!(soon(before).await, stored(20 + n as u64, 1), "what came before the frame is stored");
+    }
+    for behind in later {
+        refused(soon(behind).await, Code::SessionPoisoned, "P-12");
+    }
+    for (n, (id, epoch)) in ids.iter().zip(&epochs).enumerate() {
+        let seq = if n < 10 { 1 } else { 2 };
+        answer(c.resume(resuming("s", Some(id), Some(seq)))).await.unwrap();
+        assert_eq!(send(&mut c, stamped("s", id, *epoch, seq, &["again"])).await, stored(30 + n as u64, 1));
+    }
+}
+
 #[tokio::test]
 async fn p12_a_session_that_was_resumed_is_poisoned_again_by_the_next_frame_that_cannot_be_read() {
     let bench = Bench::with_stream("s").await;

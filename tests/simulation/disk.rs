@@ -163,7 +163,7 @@ impl Engine for Disk {
             if let Some(why) = &state.finished {
                 return Err(EngineError::Failed(why.clone()));
             }
-            if state.full && !set.appends.is_empty() {
+            if state.full && set.appends_of_users() {
                 return Err(EngineError::Full("the simulation says so".into()));
             }
             if let Some(Trouble::Refuse(times)) = state.trouble {

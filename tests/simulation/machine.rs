@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tidelog::broker::{Broken, Broker, Settings, Simulated};
+use tidelog::broker::{Broken, Broker, Settings, Simulated, access::Quotas};
 use tokio::time::Instant;
 
 use crate::dice::Dice;
@@ -50,6 +50,7 @@ impl Machine {
             create_streams_on_use: false,
             tail_bytes: [0, 3000, 1 << 20][dice.below(3) as usize],
             hot_entries: [1, 4, 8192][dice.below(3) as usize],
+            quotas: Quotas::default(),
             broken,
         };
         let power = Arc::new(Power::default());

@@ -12,6 +12,7 @@ mod commits;
 #[allow(dead_code, reason = "the crash test uses the rest")]
 mod dice;
 mod disk;
+mod ends;
 mod exact;
 #[path = "../crash/history.rs"]
 #[allow(dead_code, reason = "the crash test uses the rest")]

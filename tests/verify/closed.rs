@@ -38,6 +38,7 @@ fn make() -> Sample {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let s = runtime.block_on(fill(&client));
     keyed_append(&Broker::socket(&data));
+    people(&Broker::socket(&data));
     drop(runtime);
     broker.kill();
     Sample { dir, s, reader: 1 }
@@ -93,17 +94,30 @@ async fn fill(client: &Client) -> u64 {
 
 /// An append under an `Idempotency-Key`, which the client library does not send.
 fn keyed_append(socket: &Path) {
+    ask(socket, "POST /v1/streams/s/events", "Content-Type: text/plain\r\nIdempotency-Key: k1\r\n", "keyed");
+}
+
+/// `alice`, user 2, with a session, a key `laptop`, source 1 named `Feed`, and rights of both on stream `s`.
+fn people(socket: &Path) {
+    let json = "Content-Type: application/json\r\n";
+    ask(socket, "POST /v1/users", json, r#"{"name":"alice","password":"correct horse battery"}"#);
+    let session = ask(socket, "POST /v1/sessions", json, r#"{"name":"alice","password":"correct horse battery"}"#);
+    let token = session.split("\"token\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token");
+    let as_alice = format!("{json}Authorization: Bearer {token}\r\n");
+    ask(socket, "POST /v1/keys", &as_alice, r#"{"name":"laptop"}"#);
+    ask(socket, "POST /v1/sources", &as_alice, r#"{"name":"Feed"}"#);
+    ask(socket, "PUT /v1/streams/s/rights/user:alice", json, r#"{"right":"Admin"}"#);
+    ask(socket, "PUT /v1/streams/s/rights/source:1", json, r#"{"right":"ReadOnly"}"#);
+}
+
+fn ask(socket: &Path, what: &str, headers: &str, body: &str) -> String {
     let mut stream = UnixStream::connect(socket).expect("the broker listens");
-    let body = "keyed";
-    write!(
-        stream,
-        "POST /v1/streams/s/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nIdempotency-Key: k1\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
-    .expect("it reads");
+    let length = body.len();
+    write!(stream, "{what} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}").expect("it reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("it answers");
-    assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 20"), "{what}: {answer}");
+    answer
 }
 
 /// The files below `from`, copied. Sockets stay behind.

@@ -188,6 +188,66 @@ async fn damaged_subscriptions_and_counters_are_found() {
     .await;
 }
 
+/// Alice is user 2; her source is 1 (`people` in `closed.rs`).
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_users_sources_keys_and_rights_are_found() {
+    let (alice, feed) = (PrincipalId::User(2), PrincipalId::Source(1));
+    let source = async |store: &Store| store.row::<value::Source>(Key::Source(1)).await;
+    let key_of = async |store: &Store| -> [u8; 9] { source(store).await.key_id.try_into().expect("the public part of a key") };
+    found("user 99 has an id that was not given out", async |store| put(Key::User(99), &store.row::<value::User>(Key::User(2)).await)).await;
+    found("by name does not lead to user 2", async |_| delete(Key::UserName("alice"))).await;
+    found("leads to user 2, who has another name", async |_| id(Key::UserName("bob"), 2)).await;
+    found("leads to user 2, who does not exist", async |_| delete(Key::User(2))).await;
+    found("belongs to user 2, who does not exist", async |_| delete(Key::User(2))).await;
+    found("source 99 has an id that was not given out", async |store| put(Key::Source(99), &source(store).await)).await;
+    found("by owner does not have source 1", async |_| delete(Key::SourceOwner(2, 1))).await;
+    found("gives source 1 to user 7", async |_| id(Key::SourceOwner(7, 1), 0)).await;
+    found("by name does not lead to source 1", async |_| delete(Key::SourceName(2, rows::name_hash("feed")))).await;
+    found("leads to source 1; it has another name", async |_| id(Key::SourceName(2, rows::name_hash("other")), 1)).await;
+    found("the key of source 1 does not exist", async |store| delete(Key::ApiKey(&key_of(store).await))).await;
+    found("good for source 1, which does not have it", async |store| {
+        put(Key::ApiKey(&[7; 9]), &store.row::<value::ApiKey>(Key::ApiKey(&key_of(store).await)).await)
+    })
+    .await;
+    found("the key of source 1 is somebody else's", async |store| {
+        let id = key_of(store).await;
+        put(Key::ApiKey(&id), &value::ApiKey { source: 5, ..store.row(Key::ApiKey(&id)).await })
+    })
+    .await;
+    found("has 3 bytes, not 32", async |store| {
+        let id = key_of(store).await;
+        put(Key::ApiKey(&id), &value::ApiKey { hash: vec![1; 3], ..store.row(Key::ApiKey(&id)).await })
+    })
+    .await;
+    found("never ends", async |_| {
+        let session = value::ApiKey { kind: value::api_key::Kind::Session as i32, user: 2, hash: vec![1; 32], ..Default::default() };
+        put(Key::ApiKey(&[8; 9]), &session)
+    })
+    .await;
+    found("the index of keys by name does not lead", async |_| delete(Key::KeyName(2, "laptop"))).await;
+    found("leads to key", async |store| WriteSet { rows: vec![(Key::KeyName(2, "other").encode(), Some(key_of(store).await.to_vec()))], ..Default::default() })
+        .await;
+    found("on stream 999, which does not exist", async |_| put(Key::Right(StreamId(999), alice), &value::Right { actions: 1 })).await;
+    found("does not stand among the rights of", async |store| delete(Key::RightOf(feed, store.s))).await;
+    found("that does not stand among the rights on it", async |store| delete(Key::Right(store.s, feed))).await;
+    found("or is another there", async |store| put(Key::Right(store.s, feed), &value::Right { actions: 7 })).await;
+}
+
+/// A principal's right on a stream that is gone leads nowhere, and goes with the principal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_on_a_stream_that_is_gone_is_no_damage() {
+    let (_dir, data) = copied();
+    let engine = engine(&data);
+    let position = engine.position(Lane(0)).await.expect("a position");
+    let left = put(Key::RightOf(PrincipalId::User(2), StreamId(999)), &value::Right { actions: 3 });
+    engine.commit(Lane(0), position, left).await.expect("it is stored");
+    engine.close().await.expect("it closes");
+    let said = store_check(&data, &[]);
+    sound(&said);
+    let counts = &said.json["counts"];
+    assert_eq!((&counts["users"], &counts["sources"], &counts["keys"], &counts["rights"]), (&1.into(), &1.into(), &3.into(), &2.into()), "{counts}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_of_a_deleted_stream_that_came_back_are_counted_and_no_damage() {
     let (_dir, data) = copied();

@@ -29,6 +29,12 @@ fn count(said: &Said, name: &str) -> u64 {
     said.json["counts"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {}", said.json))
 }
 
+/// How many streams there are that are not on their way out.
+fn streams(data: &Path) -> usize {
+    let left = tidelog().args(["stream", "ls", "--json", "--socket"]).arg(Broker::socket(data)).output().expect("it runs");
+    String::from_utf8_lossy(&left.stdout).lines().filter(|line| !line.contains("Stopping")).count()
+}
+
 /// In milliseconds: the time is what is tested here, not waited for.
 fn at(began: Instant, milliseconds: u64) {
     std::thread::sleep((began + Duration::from_millis(milliseconds)).saturating_duration_since(Instant::now()));
@@ -59,9 +65,7 @@ fn verify_is_green_on_a_broker_that_is_killed_again_and_again() {
         assert!(count(&said, name) > 0, "{name} is 0: {}", said.json);
     }
     assert!(said.json["restarts"].as_u64().is_some_and(|n| n >= kills.saturating_sub(1).max(1)), "{kills} kills, and seen: {}", said.json["restarts"]);
-    let left = tidelog().args(["stream", "ls", "--json", "--socket"]).arg(Broker::socket(&data)).output().expect("it runs");
-    let left = String::from_utf8_lossy(&left.stdout).lines().filter(|line| !line.contains("Stopping")).count();
-    assert_eq!(left, 0, "its streams are removed");
+    assert_eq!(streams(&data), 0, "its streams are removed");
     broker.kill();
     let said = crate::process::store_check(&data, &[]);
     assert_eq!((said.code, &said.json["damages"]), (Some(0), &Value::Array(Vec::new())), "{}", said.stderr);
@@ -92,6 +96,25 @@ fn verify_pauses_in_the_middle_until_enter_and_tells_of_lost_connections() {
     for words in ["Every promise was kept.", "acknowledged ", "unknown ", "effects twice 0", "restarts seen 1", "stays"] {
         assert!(stdout.contains(words), "it does not say {words:?}:\n{stdout}");
     }
+    drop(broker);
+}
+
+#[test]
+fn ctrl_c_ends_the_time_of_verify_and_neither_its_verdict_nor_its_tidying() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let data = dir.path().join("data");
+    let broker = Broker::start(&data, &[]);
+    let child = verify(&data, &["--seconds", "600", "--seed", "3"]);
+    let began = Instant::now();
+    while streams(&data) == 0 {
+        assert!(began.elapsed() < crate::process::PATIENCE, "verify makes no streams");
+    }
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).expect("a child has a number");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is there");
+    let said = said(child);
+    assert_eq!((said.code, &said.json["verdict"]), (Some(0), &Value::from("kept")), "{}\n{}", said.json, said.stderr);
+    assert!(said.stderr.contains("Interrupted"), "{}", said.stderr);
+    assert_eq!(streams(&data), 0, "its streams are removed");
     drop(broker);
 }
 

@@ -3,7 +3,9 @@
 use tokio::sync::oneshot;
 
 use crate::broker::Broker;
+use crate::broker::audit::By;
 use crate::broker::intent::Intent;
+use crate::broker::operation::Note;
 use crate::log::rows::ApiKeyId;
 use crate::types::{KeyName, PrincipalId, Result, Right, StreamId, StreamName, TimeUs, UserName};
 
@@ -169,8 +171,13 @@ pub enum AccessChange {
 }
 
 impl Broker {
-    /// Puts one change in the commit order; `by` is a user id, for the audit.
-    pub(in crate::broker) async fn change(&self, by: u64, change: AccessChange) -> Result<u64> {
-        self.ask(0, |reply: oneshot::Sender<Result<u64>>| Intent::Access { by, change: Box::new(change), reply }).await
+    /// Puts one change in the commit order, with who makes it.
+    pub(in crate::broker) async fn change(&self, by: Box<By>, change: AccessChange) -> Result<u64> {
+        self.noted_change(by, change, None).await
+    }
+
+    /// The same, leaving an operation.
+    pub(in crate::broker) async fn noted_change(&self, by: Box<By>, change: AccessChange, note: Option<Note>) -> Result<u64> {
+        self.ask(0, |reply: oneshot::Sender<Result<u64>>| Intent::Access { by, change: Box::new(change), note, reply }).await
     }
 }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use super::identity::Standing;
-use super::{AccessChange, Family, Identity, Kind, Principal, Token, denied, unknown_credential};
+use super::{AccessChange, Family, Identity, Kind, Principal, Token, Watch, denied, public_key, unknown_credential};
+use crate::broker::audit::By;
 use crate::broker::commit::engine_failure;
 use crate::broker::state::{OPERATOR_NAME, operator_row, stream_not_found};
 use crate::broker::{Broker, loader};
 use crate::log::rows::{self, ApiKeyId, value};
 use crate::log::{Key, RowKey};
 use crate::types::id::OPERATOR_USER;
-use crate::types::{Action, Code, Error, PrincipalId, Result, Right, StreamId, StreamName, UserName};
+use crate::types::{Action, Code, Error, PrincipalId, Result, Right, StreamId, StreamName, TimeUs, UserName};
 
 impl Broker {
     /// Who shows this key, session token or ticket. A ticket is used up by it.
@@ -18,17 +19,29 @@ impl Broker {
     /// # Errors
     /// `unauthenticated`, the same for everything that is not known; `session_expired`.
     pub async fn authenticate(&self, text: &str) -> Result<Principal> {
-        let token = Token::parse(text)?;
+        let token = Token::parse(text);
+        let found = match &token {
+            Ok(token) => self.known_credential(token).await,
+            Err(error) => Err(error.clone()),
+        };
+        if found.as_ref().is_err_and(|error| error.code == Code::Unauthenticated) {
+            // What is no token is not told of: it may be anything, a password too.
+            self.credential_refused("credential", token.ok().map(|token| public_key(token.family(), token.id())));
+        }
+        found
+    }
+
+    async fn known_credential(&self, token: &Token) -> Result<Principal> {
         let access = &self.inner.access;
         if let Some((hash, identity)) = access.find(token.id()) {
-            if !access.vault.is(&token, Some(&hash)) {
+            if !access.vault.is(token, Some(&hash)) {
                 return Err(unknown_credential());
             }
             self.standing(&identity).await?;
             return Ok(Principal::Known(identity));
         }
         let row = self.access_row::<value::ApiKey>(Key::ApiKey(token.id())).await?;
-        if !access.vault.is(&token, row.as_ref().map(|row| row.hash.as_slice())) {
+        if !access.vault.is(token, row.as_ref().map(|row| row.hash.as_slice())) {
             return Err(unknown_credential());
         }
         let row = row.ok_or_else(unknown_credential)?;
@@ -47,9 +60,25 @@ impl Broker {
     /// # Errors
     /// `unauthenticated` when there is no such user, or it is disabled.
     pub async fn certificate(&self, user: &str) -> Result<Principal> {
+        self.certificate_until(user, None).await
+    }
+
+    /// The same, until the certificate `expires`.
+    ///
+    /// # Errors
+    /// As above; `session_expired`.
+    pub async fn certificate_until(&self, user: &str, expires: Option<TimeUs>) -> Result<Principal> {
+        let found = self.known_certificate(user, expires).await;
+        if found.as_ref().is_err_and(|error| error.code == Code::Unauthenticated) {
+            self.credential_refused("certificate", None);
+        }
+        found
+    }
+
+    async fn known_certificate(&self, user: &str, expires: Option<TimeUs>) -> Result<Principal> {
         let name = UserName::parse(user).map_err(|_| unknown_credential())?;
         let id = self.user_id(&name).await?.ok_or_else(unknown_credential)?;
-        let identity = Identity::new(Kind::Console, self.inner.access.users.of(id), 0, None, None);
+        let identity = Identity::new(Kind::Console, self.inner.access.users.of(id), 0, None, expires);
         self.inner.access.note(&identity);
         self.standing(&identity).await?;
         Ok(Principal::Known(identity))
@@ -65,7 +94,7 @@ impl Broker {
             return Err(unknown_credential());
         }
         // Whoever removes it has it: one of all that show it.
-        self.change(OPERATOR_USER, AccessChange::TakeTicket { id: *id }).await.map_err(|_| unknown_credential())?;
+        self.change(By::broker(), AccessChange::TakeTicket { id: *id }).await.map_err(|_| unknown_credential())?;
         let parent: Option<ApiKeyId> = row.parent.as_slice().try_into().ok();
         match parent {
             None if row.user == OPERATOR_USER => Ok(Principal::Operator),
@@ -85,6 +114,15 @@ impl Broker {
         }
     }
 
+    /// Something to wait on: it rings when the credential, or a right of its user, may have changed, and when the credential ends. Take it
+    /// before the check it stands for.
+    pub(in crate::broker) fn watch(&self, who: &Principal) -> Option<Box<Watch>> {
+        match who {
+            Principal::Known(identity) => Some(Box::new(Watch::new(identity, self.inner.world.now()))),
+            Principal::Operator | Principal::Anonymous => None,
+        }
+    }
+
     fn identity_of(&self, id: &ApiKeyId, row: &value::ApiKey) -> Option<Arc<Identity>> {
         let kind = match row.kind() {
             value::api_key::Kind::UserKey => Kind::UserKey,
@@ -92,7 +130,7 @@ impl Broker {
             value::api_key::Kind::Session => Kind::Console,
             value::api_key::Kind::Ticket | value::api_key::Kind::Unspecified => return None,
         };
-        let expires = (row.expires_us != 0).then_some(crate::types::TimeUs(row.expires_us));
+        let expires = (row.expires_us != 0).then_some(TimeUs(row.expires_us));
         Some(Identity::new(kind, self.inner.access.users.of(row.user), row.source, Some(*id), expires))
     }
 
@@ -112,7 +150,8 @@ impl Broker {
 
     async fn standing(&self, identity: &Identity) -> Result<Standing> {
         if identity.expires().is_some_and(|at| at <= self.inner.world.now()) {
-            return Err(Error::new(Code::SessionExpired, "This session has ended; log in again."));
+            let what = if identity.key().is_some() { "This session has ended; log in again." } else { "This certificate has expired; connect with a new one." };
+            return Err(Error::new(Code::SessionExpired, what));
         }
         if let Some(known) = identity.standing() {
             return known;
@@ -180,7 +219,7 @@ impl Broker {
     /// The same, where all that it rests on is known already.
     pub(in crate::broker) fn allowed_at_once(&self, who: &Principal, stream: &StreamName, action: Action) -> Option<Result<Option<StreamId>>> {
         match who {
-            Principal::Operator => Some(Ok(None)),
+            Principal::Operator => Some(judged((None, Right::Root), stream, action)),
             Principal::Anonymous => Some(who.known().map(|()| None)),
             Principal::Known(identity) => {
                 let found = identity.quick(stream, self.inner.access.names(), || self.inner.world.now())?;
@@ -293,6 +332,10 @@ impl Broker {
 /// Does the right that was found allow it?
 fn judged((id, right): (Option<StreamId>, Right), stream: &StreamName, action: Action) -> Result<Option<StreamId>> {
     match right {
+        right if right.allows(action) && action == Action::Write && stream.is_system() => Err(denied(format!(
+            "Stream {stream} is the broker's own: it alone appends to it. Not even the operator can, so that what it says was done was done."
+        ))
+        .resource(format!("/v1/streams/{stream}"))),
         right if right.allows(action) => Ok(id),
         Right::None => Err(stream_not_found(stream)),
         right => Err(too_little(stream, action, right)),

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::{Kind, Principal, Usage};
+use super::{Family, Kind, Principal, Usage, public_key};
 use crate::log::rows::ApiKeyId;
 use crate::types::{Error, Right, StreamId, StreamName, TimeUs, limits};
 
@@ -80,6 +82,16 @@ impl Identity {
         self.key.as_ref()
     }
 
+    /// The same as people see it.
+    pub fn public_key(&self) -> Option<String> {
+        let family = match self.kind {
+            Kind::UserKey => Family::UserKey,
+            Kind::SourceKey => Family::SourceKey,
+            Kind::Operator | Kind::Console | Kind::Node | Kind::Anonymous => Family::Session,
+        };
+        self.key.as_ref().map(|id| public_key(family, id))
+    }
+
     /// When it ends by itself.
     pub fn expires(&self) -> Option<TimeUs> {
         self.expires
@@ -148,18 +160,25 @@ impl Identity {
     }
 }
 
-/// Rings when something about a credential may have changed.
+/// Rings when something about a credential may have changed, and when it ends.
 #[derive(Debug)]
 pub struct Watch {
     identity: Arc<Identity>,
     news: watch::Receiver<u64>,
+    /// When it ends, by the clock that sleeps go by; `None` = it does not.
+    ends: Option<Instant>,
     /// It rang, and nobody has looked yet.
     rang: bool,
 }
 
+/// The clock that judges an end may be behind the one that woke us for it: look again then.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 impl Watch {
-    pub(super) fn new(identity: &Arc<Identity>) -> Self {
-        Self { identity: identity.clone(), news: identity.news.subscribe(), rang: false }
+    pub(super) fn new(identity: &Arc<Identity>, now: TimeUs) -> Self {
+        let left = |at: TimeUs| Duration::from_micros(u64::try_from(at.0.saturating_sub(now.0)).unwrap_or_default());
+        let ends = identity.expires.and_then(|at| Instant::now().checked_add(left(at)));
+        Self { identity: identity.clone(), news: identity.news.subscribe(), ends, rang: false }
     }
 
     /// Who it is about.
@@ -173,13 +192,24 @@ impl Watch {
         if rang {
             self.news.mark_unchanged();
         }
-        std::mem::take(&mut self.rang) || rang
+        std::mem::take(&mut self.rang) | rang | self.is_over()
+    }
+
+    fn is_over(&mut self) -> bool {
+        let now = self.ends.map(|at| (at, Instant::now())).filter(|(at, now)| at <= now);
+        self.ends = now.map(|(_, now)| now + LOOK_AGAIN).or(self.ends);
+        now.is_some()
     }
 
     /// Resolves when it rings. Cancel-safe.
     pub async fn rung(&mut self) {
         // The identity holds the sender, and this holds the identity.
-        let _ = self.news.changed().await;
+        let changed = self.news.changed();
+        match self.ends {
+            None => drop(changed.await),
+            // In a box, since idle connections wait here and most of their credentials have no end.
+            Some(at) => drop(Box::pin(tokio::time::timeout_at(at, changed)).await),
+        }
         self.rang = true;
     }
 }

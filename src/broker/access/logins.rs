@@ -3,6 +3,7 @@
 use super::{AccessChange, Family, Kind, NewKey, NewTicket, Principal, SourceInfo, Token, UsageInfo, UserInfo, denied, unknown_credential};
 use crate::broker::Broker;
 use crate::broker::admin::shown;
+use crate::broker::audit::By;
 use crate::broker::commit::engine_failure;
 use crate::log::rows::{self, ApiKeyId, value};
 use crate::types::{Code, Error, Result, TimeUs, UserName, limits};
@@ -52,11 +53,15 @@ impl Broker {
         };
         let usable = row.as_ref().filter(|row| !row.password.is_empty() && !row.disabled && !row.deleting);
         let good = self.inner.access.vault.is_password(password.to_owned(), usable.map(|row| row.password.clone())).await?;
-        let (Some(user), Some(logins), true) = (id, usable.map(|row| row.logins), good) else { return Err(wrong()) };
+        let known = id.zip(row.as_ref()).map(|(id, row)| (id, row.name.as_str()));
+        let (Some(user), Some(logins), true) = (id, usable.map(|row| row.logins), good) else {
+            self.login_failed(known);
+            return Err(wrong());
+        };
         let token = Token::new(Family::Session);
         let key = NewKey { id: *token.id(), hash: self.inner.access.vault.hash(&token) };
         let expires = TimeUs(self.inner.world.now().0 + limits::CONSOLE_SESSION.as_micros() as i64);
-        self.change(user, AccessChange::OpenLogin { user, logins, key, expires })
+        self.change(By::password(known), AccessChange::OpenLogin { user, logins, key, expires })
             .await
             .map_err(|error| if error.code == Code::NotFound { wrong() } else { error })?;
         let user = shown(self.user_by_id(user).await.and_then(|found| found.ok_or_else(wrong)))?;
@@ -72,7 +77,7 @@ impl Broker {
         match who {
             Principal::Known(identity) if identity.kind() == Kind::Console && identity.key().is_some() => {
                 let id = *identity.key().ok_or_else(unknown_credential)?;
-                self.change(who.user_id(), AccessChange::DeleteKey { id }).await.map(drop)
+                self.change(self.by(who).await, AccessChange::DeleteKey { id }).await.map(drop)
             }
             _ => Err(Error::bad("session", "This credential is no console session, so there is none to end.")),
         }
@@ -96,7 +101,7 @@ impl Broker {
         let key = NewKey { id: *token.id(), hash: self.inner.access.vault.hash(&token) };
         let expires = TimeUs(self.inner.world.now().0 + limits::TICKET_LIFE.as_micros() as i64);
         let ticket = NewTicket { user: who.user_id(), source: who.source_id(), parent, expires };
-        self.change(who.user_id(), AccessChange::IssueTicket { key, ticket }).await?;
+        self.change(By::broker(), AccessChange::IssueTicket { key, ticket }).await?;
         Ok((token.reveal().to_owned(), expires))
     }
 
@@ -115,12 +120,7 @@ impl Broker {
         if identity.source() != 0 {
             info.source = self.source_by_id(identity.source()).await?;
         }
-        let family = match identity.kind() {
-            Kind::UserKey => Family::UserKey,
-            Kind::SourceKey => Family::SourceKey,
-            _ => Family::Session,
-        };
-        info.key = identity.key().map(|id| super::token::public(family, id));
+        info.key = identity.public_key();
         info.expires = identity.expires();
         Ok(info)
     }
@@ -140,7 +140,7 @@ impl Broker {
                 let row: value::ApiKey = rows::decode(&bytes).map_err(Error::internal)?;
                 let id: Option<ApiKeyId> = key.get(1..).and_then(|id| id.try_into().ok());
                 if let Some(id) = id.filter(|_| row.expires_us != 0 && row.expires_us <= now.0) {
-                    match self.change(row.user, AccessChange::DeleteKey { id }).await {
+                    match self.change(By::broker(), AccessChange::DeleteKey { id }).await {
                         Err(error) if error.code != Code::NotFound => return Err(error),
                         _ => {}
                     }

@@ -28,9 +28,9 @@ pub use identity::{Identity, Watch, rung};
 pub use logins::{Login, WhoInfo};
 pub use quota::{Bound, Plane, Quotas, Refusals, Seat, Usage};
 pub use rights::{PrincipalRef, RightInfo};
-pub use sources::{NewSource, SourceChange, SourceInfo, name_hash, source_not_found};
+pub use sources::{NewSource, SourceChange, SourceInfo, source_not_found};
 pub use table::{Access, Changed};
-pub use token::{Family, Token, credential_id};
+pub use token::{Family, Token, credential_id, public as public_key};
 pub use usage::UsageInfo;
 pub use user_keys::KeyInfo;
 pub use users::{NewUser, UserChange, UserInfo};
@@ -196,14 +196,6 @@ impl Principal {
     pub fn usage(&self) -> Option<&Arc<Usage>> {
         match self {
             Self::Known(identity) => Some(identity.usage()),
-            Self::Operator | Self::Anonymous => None,
-        }
-    }
-
-    /// Something to wait on: it rings when the credential, or a right of its user, may have changed. Take it before the check it stands for.
-    pub fn watch(&self) -> Option<Box<Watch>> {
-        match self {
-            Self::Known(identity) => Some(Box::new(Watch::new(identity))),
             Self::Operator | Self::Anonymous => None,
         }
     }

@@ -6,11 +6,13 @@ use super::sources::source_not_found;
 use super::users::user_not_found;
 use super::{AccessChange, Kind, Principal, denied};
 use crate::broker::Broker;
+use crate::broker::audit::By;
 use crate::broker::info::{ListQuery, Page};
+use crate::broker::operation::Note;
 use crate::log::Key;
 use crate::log::rows::{self, value};
 use crate::types::id::OPERATOR_USER;
-use crate::types::{Action, Code, Error, PrincipalId, Result, Right, StreamId, StreamName, UserName};
+use crate::types::{Action, Code, Error, OperationId, PrincipalId, Result, Right, StreamId, StreamName, UserName};
 
 /// A principal as people name it: `user:alice`, `source:42`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +85,19 @@ impl Broker {
     /// # Errors
     /// `not_found`, `access_denied`, `in_use` for the last Admin, `bad_parameter`.
     pub async fn set_right(&self, who: &Principal, stream: &StreamName, principal: &PrincipalRef, right: Right) -> Result<RightInfo> {
+        self.noted_right(who, stream, principal, right, None).await
+    }
+
+    /// The same as an operation that can be looked up afterwards.
+    ///
+    /// # Errors
+    /// `not_found`, `access_denied`, `in_use` for the last Admin, `bad_parameter`.
+    pub async fn set_right_as(&self, who: &Principal, stream: &StreamName, principal: &PrincipalRef, right: Right, id: OperationId) -> Result<RightInfo> {
+        let note = Note { id, description: "Setting right", command: "right.Set", stream: stream.to_string() };
+        self.noted_right(who, stream, principal, right, Some(note)).await
+    }
+
+    async fn noted_right(&self, who: &Principal, stream: &StreamName, principal: &PrincipalRef, right: Right, note: Option<Note>) -> Result<RightInfo> {
         who.known()?;
         if matches!(who.kind(), Kind::SourceKey | Kind::Node) {
             // They never administer, so this says what they lack.
@@ -95,6 +110,9 @@ impl Broker {
             Err(missing) => return Err(self.may(who, stream, Action::Admin).await.err().unwrap_or(missing)),
         };
         self.check_about(who, stream, id, false).await?;
+        if stream.is_system() {
+            return Err(denied(format!("Stream {stream} is the broker's own: root reads it, and no right on it can be given to others.")));
+        }
         if right == Right::Root {
             return Err(Error::bad("right", "Root is no right on one stream; make the user root (`tidelog user set NAME --root true`)."));
         }
@@ -116,7 +134,7 @@ impl Broker {
             PrincipalId::Source(source) => self.source_by_id(source).await?.map_or(0, |source| source.owner),
         };
         let change = AccessChange::SetRight { stream: stream.clone(), principal: id, owner, right, others };
-        self.change(who.user_id(), change).await?;
+        self.noted_change(self.by(who).await, change, note).await?;
         self.describe_right(found.id, principal.clone(), id).await
     }
 
@@ -232,13 +250,13 @@ impl Broker {
         Ok(found)
     }
 
-    /// The name of a stream that is there.
+    /// The name of a stream that is there. The broker's own are found by their names only.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn stream_name(&self, id: StreamId) -> Result<Option<StreamName>> {
         let row = self.access_row::<value::Stream>(Key::Stream(id)).await?;
-        Ok(row.filter(|row| !row.deleting).map(|row| StreamName::stored(&row.name)))
+        Ok(row.filter(|row| !row.deleting && !id.is_system()).map(|row| StreamName::stored(&row.name)))
     }
 
     /// Removes the rows of a principal that is gone.
@@ -257,7 +275,7 @@ impl Broker {
 
     async fn forget_rights(&self, pairs: Vec<(PrincipalId, StreamId)>) -> Result<()> {
         for pairs in pairs.chunks(FORGET_AT_ONCE).map(<[_]>::to_vec) {
-            self.change(OPERATOR_USER, AccessChange::ForgetRights { pairs }).await?;
+            self.change(By::broker(), AccessChange::ForgetRights { pairs }).await?;
         }
         Ok(())
     }

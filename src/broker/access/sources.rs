@@ -1,15 +1,15 @@
 //! Sources: programs that belong to a user and have a key of their own, for some streams with some right.
 
-use xxhash_rust::xxh3::xxh3_128;
-
 use super::users::user_not_found;
 use super::{AccessChange, Family, NewKey, Principal, Token, denied};
 use crate::broker::Broker;
 use crate::broker::admin::shown;
+use crate::broker::audit::By;
 use crate::broker::info::{ListQuery, Page};
+use crate::broker::operation::Note;
 use crate::log::Key;
 use crate::log::rows::{self, value};
-use crate::types::{Code, Error, PrincipalId, Result, TimeUs, UserName, limits};
+use crate::types::{Code, Error, OperationId, PrincipalId, Result, TimeUs, UserName, limits};
 
 /// A source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,11 +50,6 @@ pub struct SourceChange {
     pub disabled: Option<bool>,
 }
 
-/// Under what a source's name is found: display text, so of any characters; only ASCII case is folded.
-pub fn name_hash(name: &str) -> u128 {
-    xxh3_128(name.to_ascii_lowercase().as_bytes())
-}
-
 /// There is no such source.
 pub fn source_not_found(id: u64) -> Error {
     Error::new(Code::NotFound, format!("Source {id} was not found.")).resource(format!("/v1/sources/{id}"))
@@ -85,6 +80,19 @@ impl Broker {
     /// # Errors
     /// `name_taken`, `access_denied`, `bad_parameter`.
     pub async fn create_source(&self, who: &Principal, new: NewSource) -> Result<(SourceInfo, String)> {
+        self.noted_source(who, new, None).await
+    }
+
+    /// The same as an operation that can be looked up afterwards.
+    ///
+    /// # Errors
+    /// `name_taken`, `access_denied`, `bad_parameter`.
+    pub async fn create_source_as(&self, who: &Principal, new: NewSource, id: OperationId) -> Result<(SourceInfo, String)> {
+        let note = Note { id, description: "Creating source", command: "source.Create", stream: String::new() };
+        self.noted_source(who, new, Some(note)).await
+    }
+
+    async fn noted_source(&self, who: &Principal, new: NewSource, note: Option<Note>) -> Result<(SourceInfo, String)> {
         who.is_user("create sources")?;
         self.still_good(who).await?;
         check_name(&new.name)?;
@@ -109,7 +117,7 @@ impl Broker {
             Box::new(move |source| vault.vault.seal(source, &token))
         };
         let change = AccessChange::CreateSource { owner, name: new.name, description: new.description, key, sealed };
-        let id = self.change(who.user_id(), change).await?;
+        let id = self.noted_change(self.by(who).await, change, note).await?;
         let info = shown(self.source_by_id(id).await.and_then(|found| found.ok_or_else(|| source_not_found(id))))?;
         Ok((info, token.reveal().to_owned()))
     }
@@ -133,7 +141,7 @@ impl Broker {
         change.name.as_deref().map_or(Ok(()), check_name)?;
         change.description.as_deref().map_or(Ok(()), check_description)?;
         let SourceChange { name, description, disabled } = change;
-        self.change(who.user_id(), AccessChange::ChangeSource { source: id, name, description, disabled }).await?;
+        self.change(self.by(who).await, AccessChange::ChangeSource { source: id, name, description, disabled }).await?;
         shown(self.source_by_id(id).await.and_then(|found| found.ok_or_else(|| source_not_found(id))))
     }
 
@@ -148,7 +156,7 @@ impl Broker {
         let vault = &self.inner.access.vault;
         let key = NewKey { id: *token.id(), hash: vault.hash(&token) };
         let sealed = vault.seal(id, &token);
-        self.change(who.user_id(), AccessChange::RotateSource { source: id, key, sealed }).await?;
+        self.change(self.by(who).await, AccessChange::RotateSource { source: id, key, sealed }).await?;
         Ok((info, token.reveal().to_owned()))
     }
 
@@ -159,10 +167,10 @@ impl Broker {
     pub async fn delete_source(&self, who: &Principal, id: u64) -> Result<()> {
         self.visible_source(who, id).await?;
         who.may_destroy("delete a source")?;
-        self.remove_source(who.user_id(), id).await
+        self.remove_source(self.by(who).await, id).await
     }
 
-    pub(super) async fn remove_source(&self, by: u64, id: u64) -> Result<()> {
+    pub(super) async fn remove_source(&self, by: Box<By>, id: u64) -> Result<()> {
         // The rights first: when this is interrupted, what is left is a source without any, and nothing that belongs to nobody.
         self.forget_rights_of(PrincipalId::Source(id)).await?;
         self.change(by, AccessChange::DeleteSource { source: id }).await.map(drop)

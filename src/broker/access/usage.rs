@@ -2,6 +2,7 @@
 
 use super::{AccessChange, Bound, Principal, Quotas, UserInfo};
 use crate::broker::Broker;
+use crate::broker::audit::By;
 use crate::log::Key;
 use crate::log::rows::{self, value};
 use crate::types::id::OPERATOR_USER;
@@ -52,7 +53,7 @@ impl Broker {
         let rows = self.all_rows(rows::prefix::usage_on(stream)).await?;
         let users: Result<Vec<u64>> = rows.iter().map(|(key, _)| rows::decode_id(key.get(9..).unwrap_or_default()).map_err(Error::internal)).collect();
         for users in users?.chunks(FORGET_AT_ONCE).map(<[_]>::to_vec) {
-            self.change(OPERATOR_USER, AccessChange::ForgetUsage { stream, users }).await?;
+            self.change(By::broker(), AccessChange::ForgetUsage { stream, users }).await?;
         }
         Ok(())
     }

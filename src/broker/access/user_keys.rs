@@ -47,7 +47,7 @@ impl Broker {
         let name = KeyName::parse(name)?;
         let token = Token::new(Family::UserKey);
         let key = NewKey { id: *token.id(), hash: self.inner.access.vault.hash(&token) };
-        self.change(who.user_id(), AccessChange::CreateKey { user: who.user_id(), name: name.clone(), key }).await?;
+        self.change(self.by(who).await, AccessChange::CreateKey { user: who.user_id(), name: name.clone(), key }).await?;
         let created = self.inner.world.now();
         let info = match self.access_row::<value::ApiKey>(Key::ApiKey(token.id())).await {
             Ok(Some(row)) => describe(token.id(), &row),
@@ -64,7 +64,7 @@ impl Broker {
         self.at_the_console(who, "delete user keys").await?;
         let name = KeyName::parse(name)?;
         let id = self.key_id(who.user_id(), &name).await?.ok_or_else(|| key_not_found(&name))?;
-        self.change(who.user_id(), AccessChange::DeleteKey { id }).await.map(drop)
+        self.change(self.by(who).await, AccessChange::DeleteKey { id }).await.map(drop)
     }
 
     async fn key_id(&self, user: u64, name: &KeyName) -> Result<Option<ApiKeyId>> {

@@ -3,6 +3,7 @@
 use super::{AccessChange, Principal, denied};
 use crate::broker::Broker;
 use crate::broker::admin::shown;
+use crate::broker::audit::By;
 use crate::broker::commit::engine_failure;
 use crate::broker::info::{ListQuery, Page};
 use crate::log::Key;
@@ -67,7 +68,7 @@ impl Broker {
             None => None,
         };
         let change = AccessChange::CreateUser { name: new.name, password, root: new.root };
-        let id = self.change(who.user_id(), change).await?;
+        let id = self.change(self.by(who).await, change).await?;
         shown(self.user_by_id(id).await.and_then(|found| found.ok_or_else(|| user_not_found(&id.to_string()))))
     }
 
@@ -92,7 +93,7 @@ impl Broker {
             None => None,
         };
         let UserChange { root, disabled, .. } = change;
-        self.change(who.user_id(), AccessChange::ChangeUser { user: id, password, root, disabled }).await?;
+        self.change(self.by(who).await, AccessChange::ChangeUser { user: id, password, root, disabled }).await?;
         shown(self.user_by_id(id).await.and_then(|found| found.ok_or_else(|| user_not_found(name.as_str()))))
     }
 
@@ -107,9 +108,10 @@ impl Broker {
             return Err(Error::new(Code::InUse, "The operator cannot be deleted."));
         }
         self.owns_nothing(id, name).await?;
+        let by = self.by(who).await;
         // From here on none of its credentials is taken, and it makes no stream; the rest is sweeping, which goes on after a crash.
-        self.change(who.user_id(), AccessChange::SetDeleting { user: id, deleting: true }).await?;
-        self.finish_delete_user(who.user_id(), id, name).await
+        self.change(by.clone(), AccessChange::SetDeleting { user: id, deleting: true }).await?;
+        self.finish_delete_user(&by, id, name).await
     }
 
     async fn owns_nothing(&self, id: u64, name: &UserName) -> Result<()> {
@@ -122,22 +124,22 @@ impl Broker {
         }
     }
 
-    async fn finish_delete_user(&self, by: u64, id: u64, name: &UserName) -> Result<()> {
+    async fn finish_delete_user(&self, by: &By, id: u64, name: &UserName) -> Result<()> {
         if let Err(owner) = self.owns_nothing(id, name).await {
             // It made one in the moment before it was marked.
-            self.change(by, AccessChange::SetDeleting { user: id, deleting: false }).await?;
+            self.change(Box::new(by.clone()), AccessChange::SetDeleting { user: id, deleting: false }).await?;
             return Err(owner);
         }
         for (key, _) in self.all_rows(rows::prefix::sources_of(id)).await? {
             let source = key.get(9..).and_then(|id| rows::decode_id(id).ok()).ok_or_else(|| Error::internal("a source's index row has no id"))?;
-            unless_gone(self.remove_source(by, source).await)?;
+            unless_gone(self.remove_source(Box::new(by.clone()), source).await)?;
         }
         for (_, value) in self.all_rows(rows::prefix::key_names(id)).await? {
             let key = value.as_ref().try_into().map_err(|_| Error::internal("a key's index row has no key"))?;
-            unless_gone(self.change(by, AccessChange::DeleteKey { id: key }).await.map(drop))?;
+            unless_gone(self.change(Box::new(by.clone()), AccessChange::DeleteKey { id: key }).await.map(drop))?;
         }
         self.forget_rights_of(PrincipalId::User(id)).await?;
-        unless_gone(self.change(by, AccessChange::DeleteUser { user: id }).await.map(drop))
+        unless_gone(self.change(Box::new(by.clone()), AccessChange::DeleteUser { user: id }).await.map(drop))
     }
 
     /// Goes on with deletions of users that a crash interrupted. The server calls it at its start and now and then.
@@ -154,7 +156,7 @@ impl Broker {
                 let row: value::User = rows::decode(&bytes).map_err(Error::internal)?;
                 let id = key.get(1..).and_then(|id| rows::decode_id(id).ok()).filter(|_| row.deleting);
                 if let Some(id) = id
-                    && let Err(error) = self.finish_delete_user(OPERATOR_USER, id, &UserName::stored(&row.name)).await
+                    && let Err(error) = self.finish_delete_user(&By::broker(), id, &UserName::stored(&row.name)).await
                     && error.code != Code::InUse
                 {
                     return Err(error);

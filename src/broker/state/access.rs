@@ -1,8 +1,11 @@
 //! Users, sources, keys and rights: rows that are rarely changed, so they are kept as they are stored.
 
+use serde_json::{Value, json};
+
 use super::{Effect, Need, State};
-use crate::broker::access::{AccessChange, Changed, NewKey, name_hash, source_not_found, unknown_credential};
-use crate::log::rows::{self, ApiKeyId, value};
+use crate::broker::access::{AccessChange, Changed, Family, NewKey, public_key, source_not_found, unknown_credential};
+use crate::broker::audit::{Act, By};
+use crate::log::rows::{self, ApiKeyId, name_hash, value};
 use crate::log::{Key, RowKey};
 use crate::types::id::OPERATOR_USER;
 use crate::types::{Code, Error, PrincipalId, Result, Right, StreamId, StreamName};
@@ -13,6 +16,11 @@ pub const OPERATOR_NAME: &str = "operator";
 /// The operator before anything was changed.
 pub fn operator_row() -> value::User {
     value::User { name: OPERATOR_NAME.to_owned(), root: true, ..Default::default() }
+}
+
+/// Public part of a source's key.
+fn key_of(source: &value::Source) -> Option<String> {
+    ApiKeyId::try_from(source.key_id.as_slice()).ok().map(|id| public_key(Family::SourceKey, &id))
 }
 
 fn user_missing(user: u64) -> Error {
@@ -109,12 +117,16 @@ impl State {
         self.group.effects.push(Effect::Access(Changed::User(user)));
     }
 
-    fn audit(&mut self, by: u64, what: std::fmt::Arguments<'_>) {
-        self.group.effects.push(Effect::Audit(format!("user {by}: {what}")));
+    fn audit_user(&mut self, by: &By, action: &'static str, name: &str, context: Value) {
+        self.audit(by, Act::new(action, format!("/v1/users/{name}"), context));
+    }
+
+    fn audit_source(&mut self, by: &By, action: &'static str, source: u64, context: Value) {
+        self.audit(by, Act::new(action, format!("/v1/sources/{source}"), context));
     }
 
     /// Does one change. The answer is the id of what was made, else 0.
-    pub(super) fn change_access(&mut self, by: u64, change: AccessChange) -> Result<u64> {
+    pub(super) fn change_access(&mut self, by: &By, change: AccessChange) -> Result<u64> {
         use AccessChange as C;
         match change {
             C::CreateUser { name, password, root } => {
@@ -126,16 +138,17 @@ impl State {
                 let id = self.counters.next_user_id;
                 self.counters.next_user_id += 1;
                 self.group.counters = true;
+                let with_password = password.is_some();
                 let row =
                     value::User { name: name.to_string(), created_us: self.now.wall_us, password: password.unwrap_or_default(), root, ..Default::default() };
                 self.put_row(Key::User(id), &row);
                 self.put_bytes(Key::UserName(&folded).encode(), id.to_be_bytes().to_vec());
-                self.audit(by, format_args!("user {name} (id {id}) is created, root {root}"));
+                self.audit_user(by, "user-created", name.as_str(), json!({ "user_id": id, "root": root, "password": with_password }));
                 Ok(id)
             }
             C::ChangeUser { user, password, root, disabled } => {
                 let mut row = self.user(user)?;
-                let (with_password, name) = (password.is_some(), row.name.clone());
+                let (with_password, old) = (password.is_some(), json!({ "root": row.root, "disabled": row.disabled }));
                 if let Some(password) = password {
                     row.password = password;
                     row.logins += 1;
@@ -144,7 +157,8 @@ impl State {
                 row.disabled = disabled.unwrap_or(row.disabled);
                 self.put_row(Key::User(user), &row);
                 self.user_changed(user);
-                self.audit(by, format_args!("user {name} (id {user}) is changed: root {}, disabled {}, new password {with_password}", row.root, row.disabled));
+                let new = json!({ "root": row.root, "disabled": row.disabled });
+                self.audit_user(by, "user-changed", &row.name, json!({ "user_id": user, "old": old, "new": new, "new_password": with_password }));
                 Ok(0)
             }
             C::SetDeleting { user, deleting } => {
@@ -152,7 +166,8 @@ impl State {
                 row.deleting = deleting;
                 self.put_row(Key::User(user), &row);
                 self.user_changed(user);
-                self.audit(by, format_args!("user {} (id {user}) is being deleted: {deleting}", row.name));
+                let action = if deleting { "user-deleted" } else { "user-restored" };
+                self.audit_user(by, action, &row.name, json!({ "user_id": user }));
                 Ok(0)
             }
             C::DeleteUser { user } => {
@@ -171,7 +186,8 @@ impl State {
                 self.group.counters = true;
                 self.put_bytes(Key::SourceName(owner, name_hash(&name)).encode(), id.to_be_bytes().to_vec());
                 self.put_bytes(Key::SourceOwner(owner, id).encode(), Vec::new());
-                self.audit(by, format_args!("source {id} of user {owner} is created, named {}", crate::types::name::quote(&name)));
+                let context = json!({ "name": name, "owner_id": owner, "key": public_key(Family::SourceKey, &key.id) });
+                self.audit_source(by, "source-created", id, context);
                 let row = value::Source { name, owner, created_us: self.now.wall_us, description, disabled: false, key_id: key.id.to_vec() };
                 self.put_row(Key::Source(id), &row);
                 self.put_source_key(owner, id, key, sealed(id));
@@ -179,6 +195,7 @@ impl State {
             }
             C::ChangeSource { source, name, description, disabled } => {
                 let mut row = self.row::<value::Source>(Key::Source(source))?.ok_or_else(|| source_not_found(source))?;
+                let old = json!({ "name": row.name, "disabled": row.disabled });
                 if let Some(name) = name {
                     if name_hash(&name) != name_hash(&row.name) {
                         self.check_source_name(row.owner, &name)?;
@@ -191,17 +208,19 @@ impl State {
                 row.disabled = disabled.unwrap_or(row.disabled);
                 self.put_row(Key::Source(source), &row);
                 self.user_changed(row.owner);
-                self.audit(by, format_args!("source {source} is changed: disabled {}", row.disabled));
+                let new = json!({ "name": row.name, "disabled": row.disabled });
+                self.audit_source(by, "source-changed", source, json!({ "owner_id": row.owner, "old": old, "new": new }));
                 Ok(0)
             }
             C::RotateSource { source, key, sealed } => {
                 let mut row = self.row::<value::Source>(Key::Source(source))?.ok_or_else(|| source_not_found(source))?;
                 self.delete_key_of(&row);
+                let context = json!({ "owner_id": row.owner, "old": key_of(&row), "new": public_key(Family::SourceKey, &key.id) });
                 row.key_id = key.id.to_vec();
                 self.put_row(Key::Source(source), &row);
                 self.put_source_key(row.owner, source, key, sealed);
                 self.user_changed(row.owner);
-                self.audit(by, format_args!("source {source} has a new key"));
+                self.audit_source(by, "source-key-rotated", source, context);
                 Ok(0)
             }
             C::DeleteSource { source } => {
@@ -211,7 +230,7 @@ impl State {
                 self.delete_row(Key::SourceOwner(row.owner, source));
                 self.delete_row(Key::SourceName(row.owner, name_hash(&row.name)));
                 self.user_changed(row.owner);
-                self.audit(by, format_args!("source {source} of user {} is deleted", row.owner));
+                self.audit_source(by, "source-deleted", source, json!({ "name": row.name, "owner_id": row.owner, "key": key_of(&row) }));
                 Ok(0)
             }
             C::CreateKey { user, name, key } => {
@@ -231,15 +250,25 @@ impl State {
                     ..Default::default()
                 };
                 self.put_row(Key::ApiKey(&key.id), &row);
-                self.audit(by, format_args!("key {name} of user {user} is created"));
+                let context = json!({ "user_id": user, "key": public_key(Family::UserKey, &key.id) });
+                self.audit(by, Act::new("key-created", format!("/v1/keys/{name}"), context));
                 Ok(0)
             }
             C::DeleteKey { id } => {
                 let row = self.row::<value::ApiKey>(Key::ApiKey(&id))?.ok_or_else(|| Error::new(Code::NotFound, "The key was not found."))?;
                 self.delete_row(Key::ApiKey(&id));
-                if row.kind() == value::api_key::Kind::UserKey {
-                    self.delete_row(Key::KeyName(row.user, &row.name.to_ascii_lowercase()));
-                    self.audit(by, format_args!("key {} of user {} is deleted", row.name, row.user));
+                match row.kind() {
+                    value::api_key::Kind::UserKey => {
+                        self.delete_row(Key::KeyName(row.user, &row.name.to_ascii_lowercase()));
+                        let context = json!({ "user_id": row.user, "key": public_key(Family::UserKey, &id) });
+                        self.audit(by, Act::new("key-deleted", format!("/v1/keys/{}", row.name), context));
+                    }
+                    // One that is over ended by itself; its row is swept away.
+                    value::api_key::Kind::Session if row.expires_us > self.now.wall_us => {
+                        let context = json!({ "user_id": row.user, "key": public_key(Family::Session, &id) });
+                        self.audit(by, Act::new("session-closed", "/v1/sessions", context));
+                    }
+                    value::api_key::Kind::Session | value::api_key::Kind::SourceKey | value::api_key::Kind::Ticket | value::api_key::Kind::Unspecified => {}
                 }
                 self.user_changed(row.user);
                 Ok(0)
@@ -260,7 +289,8 @@ impl State {
                     ..Default::default()
                 };
                 self.put_row(Key::ApiKey(&key.id), &row);
-                self.audit(by, format_args!("user {user} logs in"));
+                let context = json!({ "user_id": user, "key": public_key(Family::Session, &key.id), "expires_at": expires.to_string() });
+                self.audit(by, Act::new("session-opened", "/v1/sessions", context));
                 Ok(0)
             }
             C::IssueTicket { key, ticket } => {
@@ -341,7 +371,7 @@ impl State {
         }
     }
 
-    fn set_right(&mut self, by: u64, name: &StreamName, principal: PrincipalId, owner: u64, right: Right, others: Option<&[PrincipalId]>) -> Result<u64> {
+    fn set_right(&mut self, by: &By, name: &StreamName, principal: PrincipalId, owner: u64, right: Right, others: Option<&[PrincipalId]>) -> Result<u64> {
         let stream = self.data_stream(name, None)?;
         let there = match principal {
             PrincipalId::User(id) => self.user(id).is_ok_and(|user| !user.deleting),
@@ -354,7 +384,8 @@ impl State {
             });
         }
         // Whoever took the last Admin away in the same moment was first.
-        let lowers = matches!(principal, PrincipalId::User(_)) && right != Right::Admin && self.right_on(stream, principal)? == Right::Admin;
+        let old = self.right_on(stream, principal)?;
+        let lowers = matches!(principal, PrincipalId::User(_)) && right != Right::Admin && old == Right::Admin;
         if lowers {
             // It was made Admin after the caller's right to lower it was looked at.
             let others =
@@ -376,7 +407,12 @@ impl State {
             right => self.grant(stream, principal, right),
         }
         self.user_changed(owner);
-        self.audit(by, format_args!("right of {principal:?} on stream {name} (id {stream}) is {right}"));
+        let principal = match principal {
+            PrincipalId::User(id) => format!("user:{}", self.user(id).map_or_else(|_| id.to_string(), |user| user.name)),
+            PrincipalId::Source(id) => format!("source:{id}"),
+        };
+        let context = json!({ "stream_id": stream.0, "user_id": owner, "old": old.as_str(), "new": right.as_str() });
+        self.audit(by, Act::new("right-set", format!("/v1/streams/{name}/rights/{principal}"), context));
         Ok(0)
     }
 

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Effect, State, producer_not_found};
+use serde_json::json;
+
+use super::{State, producer_not_found};
 use crate::broker::access::Bound;
+use crate::broker::audit::{Act, By};
 use crate::broker::broken::Promise;
 use crate::broker::intent::{AppendIntent, Author, Pipe};
 use crate::broker::producer::{Producer, Receipt, Verdict};
@@ -69,7 +72,8 @@ impl State {
     }
 
     /// Its next opening begins a new life, above every epoch of this one (S-8).
-    pub(super) fn delete_producer(&mut self, stream: Option<&StreamName>, id: &ProducerId, user: u64) -> Result<(), Error> {
+    pub(super) fn delete_producer(&mut self, stream: Option<&StreamName>, id: &ProducerId, by: &By) -> Result<(), Error> {
+        let user = by.author().user;
         let of = stream.map(|name| self.data_stream(name, None)).transpose()?;
         let key = match of {
             Some(stream) => ProducerKey::of_stream(stream, id.clone()),
@@ -92,8 +96,9 @@ impl State {
         self.group.ranges.push(rows::receipts_of(&key));
         self.group.producers.remove(&key);
         self.producers.insert(key, None);
-        let of = stream.map_or_else(|| format!("of user {user}"), |name| format!("of stream {name}"));
-        self.group.effects.push(Effect::Audit(format!("producer {id} {of} is deleted at epoch {epoch}")));
+        let base = stream.map_or_else(String::new, |name| format!("/streams/{name}"));
+        let context = json!({ "stream_id": of.map(|id| id.0), "epoch": epoch });
+        self.audit(by, Act::new("producer-deleted", format!("/v1{base}/producers/{id}"), context));
         Ok(())
     }
 

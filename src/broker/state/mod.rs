@@ -6,6 +6,7 @@
 
 mod access;
 mod appends;
+mod audit;
 mod commits;
 mod keys;
 mod sessions;
@@ -30,6 +31,7 @@ use super::producer::Producer;
 use super::shared::{Bounds, News, Registry};
 use crate::log::rows::{self, value};
 use crate::log::{DeleteRange, IdempotencyRow, Key, ProducerKey, RowKey, WriteSet};
+use crate::types::id::AUDIT_STREAM;
 use crate::types::limits;
 use crate::types::{Batch, Code, Error, ProducerId, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
 
@@ -138,7 +140,7 @@ pub enum Effect {
     Operations,
     /// Who may do what has changed.
     Access(Changed),
-    /// A line for the audit log.
+    /// What `$audit` was told, as a line of the log.
     Audit(String),
 }
 
@@ -294,8 +296,10 @@ impl State {
                 self.lacks_stream(&new.name, &mut needs);
             }
             Intent::DeleteStream { stream, .. } | Intent::Trim { stream, .. } | Intent::CloseStream { stream, .. } => {
+                self.lacks_audit(&mut needs);
                 self.lacks_stream(stream, &mut needs);
             }
+            Intent::Audit { .. } | Intent::AuditLogEpoch { .. } => self.lacks_audit(&mut needs),
             Intent::ForgetOperations { .. } => {}
             // The name too: a read of it that is on its way would bring the old stream back.
             Intent::FinishDelete { stream, .. } => match self.streams.get(stream) {
@@ -312,6 +316,7 @@ impl State {
                 self.lacks_usage(author.user, stream, &mut needs);
             }
             Intent::DeleteSubscription { stream, name, .. } => {
+                self.lacks_audit(&mut needs);
                 if let Some(stream) = self.lacks_cursor(stream, name, &mut needs)
                     && let Some(maker) = self.maker(stream, name)
                 {
@@ -319,19 +324,25 @@ impl State {
                 }
             }
             Intent::Seek { stream, name, .. } => {
+                self.lacks_audit(&mut needs);
                 self.lacks_cursor(stream, name, &mut needs);
             }
-            Intent::Open { stream, subscription, create, claim, .. } => match subscription {
-                Some(name) => {
-                    let stream = self.lacks_cursor(stream, name, &mut needs);
-                    if *create {
-                        self.lacks_usage(claim.author.user, stream, &mut needs);
+            Intent::Open { stream, subscription, create, claim, by, .. } => {
+                if by.is_some() {
+                    self.lacks_audit(&mut needs);
+                }
+                match subscription {
+                    Some(name) => {
+                        let stream = self.lacks_cursor(stream, name, &mut needs);
+                        if *create {
+                            self.lacks_usage(claim.author.user, stream, &mut needs);
+                        }
+                    }
+                    None => {
+                        self.lacks_stream(stream, &mut needs);
                     }
                 }
-                None => {
-                    self.lacks_stream(stream, &mut needs);
-                }
-            },
+            }
             Intent::Continue { stream, subscription, .. } => {
                 self.lacks_cursor(stream, subscription, &mut needs);
             }
@@ -348,14 +359,18 @@ impl State {
                 let (_, stream) = self.lacks_producer_of(stream.as_ref(), producer, *user, &mut needs);
                 self.lacks_usage(*user, stream, &mut needs);
             }
-            Intent::DeleteProducer { stream, producer, user, .. } => {
-                let (key, stream) = self.lacks_producer_of(stream.as_ref(), producer, *user, &mut needs);
+            Intent::DeleteProducer { stream, producer, by, .. } => {
+                self.lacks_audit(&mut needs);
+                let (key, stream) = self.lacks_producer_of(stream.as_ref(), producer, by.author().user, &mut needs);
                 let owner = key.and_then(|key| self.producer(&key).map(|producer| producer.owner));
                 self.lacks_usage(owner.unwrap_or_default(), stream, &mut needs);
             }
             Intent::Append(append, _) => self.lacks_producer(&append.stream, append.producer.as_ref().map(|(stamp, _)| &stamp.id), &mut needs),
             Intent::Spoil { stream, producer, .. } | Intent::Resume { stream, producer, .. } => self.lacks_producer(stream, producer.as_ref(), &mut needs),
-            Intent::Access { change, .. } => self.lacks_access(change, &mut needs),
+            Intent::Access { change, .. } => {
+                self.lacks_audit(&mut needs);
+                self.lacks_access(change, &mut needs);
+            }
             Intent::Commit { request, author, .. } => {
                 if let Some(stamp) = &request.producer {
                     self.lacks_key(ProducerKey::of_user(author.user, stamp.id.clone()), &mut needs);
@@ -382,6 +397,13 @@ impl State {
             },
         }
         None
+    }
+
+    /// The end of the audit, to which an event about the intent is appended.
+    fn lacks_audit(&mut self, needs: &mut Vec<Need>) {
+        if self.streams.get(&AUDIT_STREAM).is_none() {
+            needs.push(Need::Stream(AUDIT_STREAM));
+        }
     }
 
     fn lacks_key(&mut self, key: ProducerKey, needs: &mut Vec<Need>) {
@@ -450,12 +472,13 @@ impl State {
     /// Does what `intent` asks, in memory, and notes the answer. Call it only when [`State::lacks`] is empty.
     pub fn prepare(&mut self, intent: Intent) {
         match intent {
-            Intent::CreateStream { new, owner, reply } => {
+            Intent::CreateStream { new, owner, note, reply } => {
                 let result = self.check_new_owner(owner).and_then(|()| self.create_stream(&new, owner));
+                self.note(note.filter(|_| result.is_ok()), owner);
                 self.answer(Answer::Stream(reply, result));
             }
-            Intent::DeleteStream { stream, operation, user, reply } => {
-                let result = self.delete_stream(&stream, operation, user);
+            Intent::DeleteStream { stream, operation, by, reply } => {
+                let result = self.delete_stream(&stream, operation, &by);
                 self.answer(Answer::Deleting(reply, result));
             }
             Intent::FinishDelete { stream, operation, reply } => {
@@ -466,28 +489,28 @@ impl State {
                 operations.into_iter().for_each(|id| self.delete(Key::Operation(id)));
                 self.answer(Answer::Done(reply, Ok(())));
             }
-            Intent::Trim { stream, before, base, bytes_before, reply } => {
-                let result = self.trim_stream(&stream, before, base, bytes_before);
+            Intent::Trim { stream, before, base, bytes_before, by, reply } => {
+                let result = self.trim_stream(&stream, before, base, bytes_before, &by);
                 self.answer(Answer::Trimmed(reply, result));
             }
-            Intent::CloseStream { stream, reply } => {
-                let result = self.close_stream(&stream);
+            Intent::CloseStream { stream, by, reply } => {
+                let result = self.close_stream(&stream, &by);
                 self.answer(Answer::Done(reply, result));
             }
             Intent::CreateSubscription { stream, name, fields, start, author, reply } => {
                 let result = self.create_subscription(&stream, &name, &fields, start, author);
                 self.answer(Answer::Done(reply, result));
             }
-            Intent::DeleteSubscription { stream, name, claim, reply } => {
-                let result = self.delete_subscription(&stream, &name, claim);
+            Intent::DeleteSubscription { stream, name, claim, by, reply } => {
+                let result = self.delete_subscription(&stream, &name, claim, &by);
                 self.answer(Answer::Done(reply, result));
             }
-            Intent::Seek { stream, name, to, claim, reply } => {
-                let result = self.seek(&stream, &name, to, claim);
+            Intent::Seek { stream, name, to, claim, by, reply } => {
+                let result = self.seek(&stream, &name, to, claim, &by);
                 self.answer(Answer::Done(reply, result));
             }
-            Intent::Open { stream, stream_id, subscription, create, ask, claim, reply } => {
-                let result = self.open_session(&stream, stream_id, subscription.as_ref(), create, &ask, claim);
+            Intent::Open { stream, stream_id, subscription, create, ask, claim, by, reply } => {
+                let result = self.open_session(&stream, stream_id, subscription.as_ref(), create, &ask, claim, by.as_deref());
                 self.answer(Answer::Opened(reply, result.map(Box::new)));
             }
             Intent::Continue { stream, subscription, epoch, from, on_gap, reply } => {
@@ -502,8 +525,8 @@ impl State {
                 let result = self.open_producer(stream.as_ref(), stream_id, &producer, expect, user);
                 self.answer(Answer::Producer(reply, result));
             }
-            Intent::DeleteProducer { stream, producer, user, reply } => {
-                let result = self.delete_producer(stream.as_ref(), &producer, user);
+            Intent::DeleteProducer { stream, producer, by, reply } => {
+                let result = self.delete_producer(stream.as_ref(), &producer, &by);
                 self.answer(Answer::Done(reply, result));
             }
             Intent::AppendOnce { append, key, fingerprint, reply } => {
@@ -523,9 +546,18 @@ impl State {
                 let result = self.resume(&stream, producer.as_ref(), seq, pipe);
                 self.answer(Answer::Done(reply, result));
             }
-            Intent::Access { by, change, reply } => {
-                let result = self.change_access(by, *change);
+            Intent::Access { by, change, note, reply } => {
+                let result = self.change_access(&by, *change);
+                self.note(note.filter(|_| result.is_ok()), by.author().user);
                 self.answer(Answer::Access(reply, result));
+            }
+            Intent::Audit { by, act, if_room, reply } => {
+                self.tell(&by, &act, if_room);
+                self.answer(Answer::Done(reply, Ok(())));
+            }
+            Intent::AuditLogEpoch { reply } => {
+                self.audit_log_epoch();
+                self.answer(Answer::Done(reply, Ok(())));
             }
             Intent::Commit { request, fingerprint, author, reply } => {
                 let result = self.commit(*request, fingerprint, author);

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::{Effect, State, subscription_not_found};
 use crate::broker::access::Bound;
 use crate::broker::ack_token;
+use crate::broker::audit::{Act, By};
 use crate::broker::broken::Promise;
 use crate::broker::cursor::{self, Attachment, Cursor, Mark, OpenAsk, Proof, StreamView};
 use crate::broker::intent::{Author, Claim, DurableSession, Opened, SubscriptionFields};
@@ -83,6 +86,7 @@ impl State {
         author: Author,
     ) -> Result<SubscriptionId, Error> {
         self.count(author.user, Some(stream), Bound::Subscriptions)?;
+        self.keep_system_stream(stream);
         let id = SubscriptionId(self.counters.next_subscription_id);
         self.counters.next_subscription_id += 1;
         self.group.counters = true;
@@ -106,12 +110,12 @@ impl State {
         Ok(id)
     }
 
-    pub(super) fn delete_subscription(&mut self, stream: &StreamName, name: &SubscriptionName, claim: Claim) -> Result<(), Error> {
+    pub(super) fn delete_subscription(&mut self, stream: &StreamName, name: &SubscriptionName, claim: Claim, by: &By) -> Result<(), Error> {
         let stream_id = self.data_stream(stream, None)?;
         let id = self.find_cursor(stream_id, name).ok_or_else(|| subscription_not_found(stream, name))?;
         self.check_claim(stream_id, id, name, claim)?;
         let cursor = self.cursor(stream_id, id);
-        let (epoch, mark, maker) = (cursor.row.epoch, cursor.mark.take(), cursor.meta.owner_user);
+        let (next, epoch, mark, maker) = (cursor.row.next, cursor.row.epoch, cursor.mark.take(), cursor.meta.owner_user);
         self.uncount(maker, Some(stream_id), Bound::Subscriptions)?;
         let folded = name.folded().into_owned();
         self.delete(Key::Cursor(stream_id, id));
@@ -127,12 +131,13 @@ impl State {
         if let Some(mark) = mark {
             self.group.effects.push(Effect::End(mark, subscription_not_found(stream, name)));
         }
-        self.group.effects.push(Effect::Audit(format!("subscription {name} of stream {stream} is deleted")));
+        let context = json!({ "stream_id": stream_id.0, "subscription_id": id.0, "next": next, "epoch": epoch });
+        self.audit(by, Act::on_subscription("subscription-deleted", stream, name, context));
         Ok(())
     }
 
     /// C-14: moves the cursor either way and fences the session.
-    pub(super) fn seek(&mut self, stream: &StreamName, name: &SubscriptionName, to: Start, claim: Claim) -> Result<(), Error> {
+    pub(super) fn seek(&mut self, stream: &StreamName, name: &SubscriptionName, to: Start, claim: Claim, by: &By) -> Result<(), Error> {
         let stream_id = self.data_stream(stream, None)?;
         let id = self.find_cursor(stream_id, name).ok_or_else(|| subscription_not_found(stream, name))?;
         self.check_claim(stream_id, id, name, claim)?;
@@ -149,10 +154,16 @@ impl State {
             let why = Error::new(Code::SessionFenced, format!("The cursor of subscription {name} was moved to {next}; open it again."));
             self.group.effects.push(Effect::End(mark, why.rule("C-14").detail("epoch", epoch)));
         }
-        self.group.effects.push(Effect::Audit(format!("cursor {name} of stream {stream} is moved from {from} to {next}, epoch {epoch}")));
+        self.cursor_moved(by, (stream, stream_id), (name, id), (from, next), epoch);
         Ok(())
     }
 
+    fn cursor_moved(&mut self, by: &By, stream: (&StreamName, StreamId), of: (&SubscriptionName, SubscriptionId), (old, new): (u64, u64), epoch: u64) {
+        let context = json!({ "stream_id": stream.1.0, "subscription_id": of.1.0, "old": old, "new": new, "epoch": epoch });
+        self.audit(by, Act::on_subscription("cursor-moved", stream.0, of.0, context));
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is one thing of its own, and it is called once")]
     pub(super) fn open_session(
         &mut self,
         stream: &StreamName,
@@ -161,6 +172,7 @@ impl State {
         create: bool,
         ask: &OpenAsk,
         claim: Claim,
+        by: Option<&By>,
     ) -> Result<Opened, Error> {
         // Whoever is refused for want of a subscription leaves no stream behind.
         let id = match subscription {
@@ -171,7 +183,7 @@ impl State {
         let ask = &OpenAsk { from: ask.from.map(|from| self.clamped(from, &view)), ..*ask };
         let (next, durable) = match subscription {
             Some(name) => {
-                let (next, durable) = self.open_durable(id, stream, name, create, ask, &view, claim)?;
+                let (next, durable) = self.open_durable(id, stream, name, create, ask, &view, claim, by)?;
                 (next, Some(durable))
             }
             None => {
@@ -235,6 +247,7 @@ impl State {
         ask: &OpenAsk,
         view: &StreamView,
         claim: Claim,
+        by: Option<&By>,
     ) -> Result<(u64, DurableSession), Error> {
         let (id, next) = match self.find_cursor(stream_id, name) {
             Some(id) => {
@@ -274,8 +287,10 @@ impl State {
         if let Some(old) = old.filter(|_| !broken.is(Promise::StaleSession)) {
             self.group.effects.push(Effect::End(old, cursor::fenced(&name, epoch)));
         }
-        if next < before {
-            self.group.effects.push(Effect::Audit(format!("cursor {name} of stream {stream} is rewound from {before} to {next}, epoch {epoch}")));
+        if next < before
+            && let Some(by) = by
+        {
+            self.cursor_moved(by, (stream, stream_id), (&name, id), (before, next), epoch);
         }
         Ok((next, durable))
     }

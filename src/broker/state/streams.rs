@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::{Effect, State, Stream, stream_not_found};
 use crate::broker::access::Bound;
+use crate::broker::audit::{Act, By};
 use crate::broker::cursor::Mark;
 use crate::broker::info::{NewStream, OperationInfo};
-use crate::broker::operation;
+use crate::broker::operation::{self, Note};
 use crate::broker::shared::Bounds;
 use crate::log::rows::value;
 use crate::log::{DeleteRange, Key, rows};
@@ -55,7 +58,7 @@ impl State {
         Ok(id)
     }
 
-    pub(super) fn delete_stream(&mut self, name: &StreamName, operation: OperationId, user: u64) -> Result<(StreamId, OperationInfo), Error> {
+    pub(super) fn delete_stream(&mut self, name: &StreamName, operation: OperationId, by: &By) -> Result<(StreamId, OperationInfo), Error> {
         let id = self.find(name).ok_or_else(|| stream_not_found(name))?;
         let now = TimeUs(self.now.wall_us);
         let stream = self.stream(id);
@@ -64,15 +67,24 @@ impl State {
         }
         stream.row.deleting = true;
         stream.bounds.gone = true;
-        let (row, name) = (stream.row.clone(), stream.name.clone());
+        let (row, name, next_offset) = (stream.row.clone(), stream.name.clone(), stream.bounds.next_offset);
         self.put(Key::Stream(id), &row);
-        let info = operation::begin(operation, "Deleting stream", "stream.Delete", &name, user, now);
+        let info = operation::begin(operation, "Deleting stream", "stream.Delete", &name, by.author().user, now);
         self.put(Key::Operation(operation), &operation::to_row(&info, id));
         self.group.touched.insert(id);
         self.group.effects.push(Effect::Operations);
-        self.group.effects.push(Effect::Audit(format!("stream {name} (id {id}) is deleted by user {user}, operation {operation}")));
+        let context = json!({ "stream_id": id.0, "next_offset": next_offset, "operation": operation.to_string() });
+        self.audit(by, Act::on_stream("stream-deleted", &name, context));
         self.end_sessions(id, &name);
         Ok((id, info))
+    }
+
+    /// The operation that a change of this group is.
+    pub(super) fn note(&mut self, note: Option<Note>, requestor: u64) {
+        let Some(note) = note else { return };
+        let info = operation::done(note, requestor, TimeUs(self.now.wall_us));
+        let stream = StreamName::parse(&info.stream).ok().and_then(|name| self.find(&name)).unwrap_or(StreamId(0));
+        self.put(Key::Operation(info.id), &operation::to_row(&info, stream));
     }
 
     fn end_sessions(&mut self, stream: StreamId, name: &StreamName) {
@@ -122,7 +134,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn trim_stream(&mut self, name: &StreamName, before: u64, base: u64, bytes_before: u64) -> Result<(StreamId, u64), Error> {
+    pub(super) fn trim_stream(&mut self, name: &StreamName, before: u64, base: u64, bytes_before: u64, by: &By) -> Result<(StreamId, u64), Error> {
         let id = self.data_stream(name, None)?;
         let bounds = &mut self.stream(id).bounds;
         if before > bounds.next_offset {
@@ -131,7 +143,7 @@ impl State {
         if before <= bounds.first_offset {
             return Ok((id, bounds.first_base));
         }
-        let old_base = bounds.first_base;
+        let (old_first, old_base) = (bounds.first_offset, bounds.first_base);
         bounds.first_offset = before;
         bounds.first_base = base.max(old_base);
         bounds.bytes_before_first = bytes_before.max(bounds.bytes_before_first);
@@ -141,18 +153,19 @@ impl State {
         }
         self.group.bounds.insert(id);
         self.group.touched.insert(id);
-        self.group.effects.push(Effect::Audit(format!("stream {name} (id {id}) is trimmed before offset {before}")));
+        self.audit(by, Act::on_stream("stream-trimmed", name, json!({ "stream_id": id.0, "old": old_first, "new": before })));
         Ok((id, bounds.first_base))
     }
 
-    pub(super) fn close_stream(&mut self, name: &StreamName) -> Result<(), Error> {
+    pub(super) fn close_stream(&mut self, name: &StreamName, by: &By) -> Result<(), Error> {
         let id = self.data_stream(name, None)?;
         let stream = self.stream(id);
         if !stream.bounds.closed {
             stream.bounds.closed = true;
+            let next_offset = stream.bounds.next_offset;
             self.group.bounds.insert(id);
             self.group.touched.insert(id);
-            self.group.effects.push(Effect::Audit(format!("stream {name} (id {id}) is closed")));
+            self.audit(by, Act::on_stream("stream-closed", name, json!({ "stream_id": id.0, "next_offset": next_offset })));
         }
         Ok(())
     }

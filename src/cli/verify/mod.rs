@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::failure::{Failure, Outcome};
@@ -205,8 +206,13 @@ impl Verify {
         };
         let (mut spent, mut paused) = (Duration::ZERO, !self.pause);
         let mut last = Instant::now();
-        while spent < total && !health.is_given_up() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut signal = signal(SignalKind::interrupt()).ok();
+        let mut interrupted = false;
+        while spent < total && !interrupted && !health.is_given_up() {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                () = pressed(&mut signal) => interrupted = true,
+            }
             spent += last.elapsed();
             last = Instant::now();
             show(&mut progress);
@@ -217,6 +223,10 @@ impl Verify {
                 loop {
                     tokio::select! {
                         _ = &mut enter => break,
+                        () = pressed(&mut signal) => {
+                            interrupted = true;
+                            break;
+                        }
                         () = tokio::time::sleep(Duration::from_millis(250)) => show(&mut progress),
                     }
                 }
@@ -224,10 +234,21 @@ impl Verify {
             }
         }
         progress.finish();
+        if interrupted {
+            eprintln!("Interrupted: what was done so far is checked, then the streams are removed. Once more leaves at once, and the streams stay.");
+        }
         if !self.no_progress {
             eprintln!("The writers stop; readers go on to the end, and everything is checked.");
         }
         finish.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Ctrl-C.
+async fn pressed(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 

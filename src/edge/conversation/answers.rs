@@ -13,8 +13,8 @@ use crate::broker::{Pending, Session};
 use crate::types::reply::{Acked, Appended, Committed, ProducerOpened, Subscribed};
 use crate::types::{Result, limits};
 
-/// Requests of any kind without an answer. Acks are small, but each holds a place in the commit queue.
-const IN_FLIGHT_REQUESTS: usize = 1024;
+/// Acks without an answer. They are small, but each holds a place in the commit queue.
+const IN_FLIGHT_ACKS: usize = 1024;
 /// A queue that was longer than this gives its memory back when it is empty.
 const KEPT: usize = 16;
 
@@ -96,7 +96,8 @@ impl Answers {
     pub fn have_room(&self) -> bool {
         self.appends.len() < limits::IN_FLIGHT_APPENDS
             && self.append_bytes < limits::IN_FLIGHT_APPEND_BYTES
-            && self.acks.len() + self.others.len() < IN_FLIGHT_REQUESTS
+            && self.acks.len() < IN_FLIGHT_ACKS
+            && self.others.len() < limits::IN_FLIGHT_OPENINGS
     }
 
     /// The next answer; pending when there is none yet, also when nothing is waited for.
@@ -124,4 +125,22 @@ fn poll_front(queue: &mut VecDeque<Waiting>, cx: &mut Context<'_>) -> Option<(Wa
         *queue = VecDeque::new();
     }
     Some((waiting, answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_64_openings_nothing_is_read_until_one_is_answered() {
+        let mut answers = Answers::default();
+        for n in 0..limits::IN_FLIGHT_OPENINGS as u64 {
+            assert!(answers.have_room(), "{n} are on their way");
+            answers.push(Waiting::Resumed(n, Pending::known(Ok(()))));
+        }
+        assert!(!answers.have_room());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(matches!(answers.poll_next(&mut cx), Poll::Ready(Answer::Resumed(_, Ok(())))));
+        assert!(answers.have_room());
+    }
 }

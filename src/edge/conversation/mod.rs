@@ -7,11 +7,12 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::turn::Turn;
 use crate::broker::{Connection, Delivery, Plane, Usage};
 use crate::types::{Code, Error, Result, StreamName, limits};
 use crate::wire::frame::{About, ClientFrame, FrameError, Hello, ServerFrame};
@@ -88,6 +89,8 @@ pub struct Conversation<T: Transport> {
     /// Nothing more is read, and when the last answer is out, or it is this late, we go.
     leaving: Option<Instant>,
     end: Option<T::End>,
+    /// A client that always has more to say lets others in.
+    turn: Turn,
 }
 
 fn hello() -> Hello {
@@ -110,8 +113,19 @@ fn hello() -> Hello {
 impl<T: Transport> Conversation<T> {
     /// A conversation that begins now. Errors are numbered below `id`.
     pub fn new(transport: T, id: Arc<str>) -> Self {
-        let (readers, answers) = Default::default();
-        Self { transport, id, errors: 0, readers, answers, usage: None, pause: None, held_back: false, leaving: None, end: None }
+        Self {
+            transport,
+            id,
+            errors: 0,
+            readers: Readers::default(),
+            answers: Answers::default(),
+            usage: None,
+            pause: None,
+            held_back: false,
+            leaving: None,
+            end: None,
+            turn: Turn::default(),
+        }
     }
 
     /// Whose bytes these are, from now on.
@@ -183,7 +197,16 @@ impl<T: Transport> Conversation<T> {
 
     /// Drives everything but the next call to the broker. Loses nothing when it is dropped.
     fn poll(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<Heard<T::Message, T::End>> {
+        let heard = self.poll_within_turn(cx, reading);
+        if heard.is_pending() {
+            self.turn.rest();
+        }
+        heard
+    }
+
+    fn poll_within_turn(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<Heard<T::Message, T::End>> {
         loop {
+            ready!(self.turn.poll(cx));
             while let Poll::Ready(answer) = self.answers.poll_next(cx) {
                 self.answer(answer);
             }
@@ -387,5 +410,57 @@ impl<T: Transport> Conversation<T> {
             Ok(Delivery::Gap { from, to, reason }) => self.transport.send(&ServerFrame::Gap { sub, from, to, reason }),
             Err(error) => self.reader_ended(sub, error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Has always one message more.
+    struct Chatty;
+
+    impl Transport for Chatty {
+        type Message = ();
+        type End = ();
+
+        fn poll(&mut self, _: &mut Context<'_>, _: bool) -> Poll<Heard<(), ()>> {
+            Poll::Ready(Heard::Message(()))
+        }
+
+        fn waiting(&self) -> usize {
+            0
+        }
+
+        fn send(&mut self, _: &ServerFrame) {}
+
+        fn decode(&self, (): &()) -> Result<Result<ClientFrame, FrameError>, ()> {
+            Ok(Ok(ClientFrame::Ping))
+        }
+
+        fn count_ping(&mut self) -> Option<()> {
+            None
+        }
+
+        fn farewell(&self, _: bool) {}
+
+        fn after_error(&self, _: &Error, _: &str) -> Option<()> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_always_has_more_to_say_lets_others_in() {
+        let mut talk = Conversation::new(Chatty, "test".into());
+        let other = tokio::spawn(async {});
+        let mut heard = 0;
+        while !other.is_finished() {
+            assert!(matches!(talk.heard().await, Heard::Message(())));
+            heard += 1;
+            assert!(heard <= 2, "the turn is over");
+            let over = Instant::now() + limits::TURN;
+            while Instant::now() < over {}
+        }
+        assert_eq!(heard, 2, "the first was within the turn, the second let the other in");
     }
 }

@@ -278,7 +278,7 @@ impl Reader {
     fn stream_name(&mut self) -> Option<StreamName> {
         self.checked(
             Argument::StreamName,
-            |text| StreamName::parse(text).ok(),
+            |text| StreamName::parse(text).ok().filter(|name| !name.is_system()),
             |name| format!("{name} must have 1 to {} of the characters A-Z a-z 0-9 . _ - and not begin with . or -", limits::NAME_BYTES),
         )
     }

@@ -161,7 +161,7 @@ pub async fn answer(call: &Call, method: Method, bytes: &[u8]) -> Result<Bytes> 
     })
 }
 
-fn stream(name: &str) -> Result<StreamName> {
+pub(super) fn stream(name: &str) -> Result<StreamName> {
     StreamName::parse(name)
 }
 
@@ -193,7 +193,7 @@ fn labels(list: Vec<v1::Label>) -> Result<BTreeMap<String, String>> {
 }
 
 /// Every page has a limit: an answer is one message.
-fn page(after: String, limit: u32) -> Result<ListQuery> {
+pub(super) fn page(after: String, limit: u32) -> Result<ListQuery> {
     let limit = match limit as usize {
         0 => limits::LIST_MAX,
         n if n <= limits::LIST_MAX => n,

@@ -16,9 +16,9 @@ use crate::types::{Error, Result};
 pub struct Call {
     face: Face,
     who: Principal,
+    peer: Option<Peer>,
     id: Arc<str>,
     deadline: Option<Instant>,
-    peer: Option<Peer>,
 }
 
 impl Call {
@@ -28,10 +28,21 @@ impl Call {
     /// `bad_parameter` for a deadline that is none.
     pub async fn of(face: Face, parts: &Parts) -> Result<Self> {
         let who = face.principal(&parts.extensions, &parts.headers).await?;
+        Self::by(who, face, parts)
+    }
+
+    /// Of somebody who comes to say who it is: a credential that came along means nothing.
+    ///
+    /// # Errors
+    /// As [`Call::of`].
+    pub fn of_a_stranger(face: Face, parts: &Parts) -> Result<Self> {
+        Self::by(Principal::Anonymous, face, parts)
+    }
+
+    fn by(who: Principal, face: Face, parts: &Parts) -> Result<Self> {
         let id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
         let deadline = timeout::of(&parts.headers)?.map(|timeout| Instant::now() + timeout);
-        let peer = parts.extensions.get().copied();
-        Ok(Self { face, who, id, deadline, peer })
+        Ok(Self { face, who, peer: parts.extensions.get::<Peer>().copied(), id, deadline })
     }
 
     /// What all faces share.
@@ -47,6 +58,11 @@ impl Call {
     /// For whom.
     pub fn who(&self) -> &Principal {
         &self.who
+    }
+
+    /// Where it came in.
+    pub fn peer(&self) -> Option<Peer> {
+        self.peer
     }
 
     /// What its user does, where that has bounds.

@@ -10,7 +10,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::{ADMIN, BROKER};
+use super::{ACCESS, ADMIN, BROKER};
 use crate::edge::Face;
 
 /// How often a watched truth is looked at; the broker's stop is told at once.
@@ -27,7 +27,7 @@ impl Truth {
 }
 
 fn known(service: &str) -> bool {
-    ["", BROKER, ADMIN].contains(&service)
+    ["", BROKER, ADMIN, ACCESS].contains(&service)
 }
 
 fn told(status: ServingStatus) -> HealthCheckResponse {
@@ -38,7 +38,9 @@ fn told(status: ServingStatus) -> HealthCheckResponse {
 impl Health for Truth {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         if !known(&request.get_ref().service) {
-            return Err(Status::not_found("There is no such service here; ask about tidelog.v1.Broker, tidelog.v1.Admin, or all with an empty name."));
+            return Err(Status::not_found(
+                "There is no such service here; ask about tidelog.v1.Broker, tidelog.v1.Admin, tidelog.v1.Access, or all with an empty name.",
+            ));
         }
         Ok(Response::new(told(self.now())))
     }

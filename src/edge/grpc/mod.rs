@@ -1,4 +1,4 @@
-//! gRPC on the common port: services `tidelog.v1.Broker` and `tidelog.v1.Admin`, health, reflection, gRPC-web.
+//! gRPC on the common port: services `Broker`, `Admin` and `Access` of `tidelog.v1`, health, reflection, gRPC-web.
 //!
 //! The library brings the framing, the statuses and the services of others. Our own messages are read by `wire`, which is stricter
 //! than protobuf, and batches go out as they are stored.
@@ -16,11 +16,14 @@ use tonic::Status;
 use tower::{Layer as _, Service as _};
 use tracing::Instrument as _;
 
+use super::certificate::Shown;
 use super::http::{RequestId, cors};
 use super::{Face, Peer, auth, framing, meter};
+use crate::broker::calling_from;
 use crate::types::name::quote;
 use crate::types::{Code, Error, limits};
 
+mod access;
 mod admin;
 mod body;
 mod call;
@@ -43,6 +46,8 @@ pub use others::Others;
 const BROKER: &str = "tidelog.v1.Broker";
 /// Full name of the service for everything that has a name.
 const ADMIN: &str = "tidelog.v1.Admin";
+/// Full name of the service for who may do what.
+const ACCESS: &str = "tidelog.v1.Access";
 
 /// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +61,7 @@ enum Method {
     Pull,
     Read,
     Admin(admin::Method),
+    Access(access::Method),
     /// Health, reflection.
     Other,
 }
@@ -73,6 +79,7 @@ impl Method {
             (BROKER, "Pull") => Some(Self::Pull),
             (BROKER, "Read") => Some(Self::Read),
             (ADMIN, method) => admin::Method::named(method).map(Self::Admin),
+            (ACCESS, method) => access::Method::named(method).map(Self::Access),
             (service, _) => others::are(service).then_some(Self::Other),
         }
     }
@@ -82,6 +89,7 @@ impl Method {
         match self {
             Self::Read | Self::Other => true,
             Self::Admin(method) => method.only_looks(),
+            Self::Access(method) => method.only_looks(),
             Self::Connect | Self::Subscribe | Self::Append | Self::Ack | Self::OpenProducer | Self::Commit | Self::Pull => false,
         }
     }
@@ -95,7 +103,7 @@ pub fn is_call(headers: &HeaderMap) -> bool {
 /// Does this path belong to a service, whatever the content type says?
 pub fn is_service(path: &str) -> bool {
     let service = path.strip_prefix('/').and_then(|path| path.split_once('/')).map_or("", |(service, _)| service);
-    [BROKER, ADMIN].contains(&service) || others::are(service)
+    [BROKER, ADMIN, ACCESS].contains(&service) || others::are(service)
 }
 
 /// In which clothes a call comes.
@@ -125,7 +133,8 @@ pub async fn handle(face: Face, others: Others, peer: Peer, mut request: Request
     let span = tracing::debug_span!("call", id = &*id, path = request.uri().path());
     request.extensions_mut().insert(peer);
     request.extensions_mut().insert(RequestId(id.clone()));
-    let mut response = admitted(face.clone(), others, peer, &id, request).instrument(span.clone()).await;
+    let call = admitted(face.clone(), others, peer, &id, request).instrument(span.clone());
+    let mut response = calling_from(peer.origin(&id), call).await;
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("x-request-id", value);
     }
@@ -139,9 +148,10 @@ async fn admitted(face: Face, others: Others, peer: Peer, id: &str, request: Req
     if request.headers().len() > limits::HEADER_COUNT {
         return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
     }
+    let certified = request.extensions().get::<Shown>().is_some();
     let (uri, headers) = (request.uri(), request.headers());
     let door = framing::check(request.version(), uri, headers)
-        .and_then(|()| face.settings().doors.check(peer, uri, headers))
+        .and_then(|()| face.settings().doors.check(peer, certified, uri, headers))
         .and_then(|()| auth::check_no_key_in(uri.query()));
     if let Err(error) = door {
         return failed(status::of(error, id));
@@ -191,14 +201,18 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
     }
     let (mut parts, body) = request.into_parts();
     let id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-    let call = match Call::of(face, &parts).await {
+    // Who logs in shows its credential in the message.
+    let stranger = method == Method::Access(access::Method::OpenSession);
+    let call = if stranger { Call::of_a_stranger(face, &parts) } else { Call::of(face, &parts).await };
+    let call = match call {
         Ok(call) => call,
         Err(error) => return failed(status::of(error, &id)),
     };
     if method == Method::Other {
         return Box::pin(others.answer(&call, Request::from_parts(parts, body))).await;
     }
-    if let Err(error) = call.who().known().and_then(|()| call.face().count(&mut parts, call.who())) {
+    let known = if stranger { Ok(()) } else { call.who().known() };
+    if let Err(error) = known.and_then(|()| call.face().count(&mut parts, call.who())) {
         return failed(call.status(error));
     }
     // A promise that is not kept is not taken either.
@@ -226,7 +240,9 @@ async fn dispatch(face: Face, others: Others, request: Request) -> Response {
 
 /// Dropping it is the caller's cancelling: the request had no effect yet, or has all of it (P-13).
 async fn answered(call: Call, method: Method, parts: &Parts, body: Body) -> Response {
-    let message = match message::single(body, call.face().settings().message_max_bytes).await {
+    let most = call.face().settings().message_max_bytes;
+    let most = if call.who().is_anonymous() { most.min(limits::MESSAGE_MAX_BYTES_PRE_AUTH) } else { most };
+    let message = match message::single(body, most).await {
         Ok(message) => message,
         Err(status) => return failed(status),
     };
@@ -239,6 +255,7 @@ async fn answered(call: Call, method: Method, parts: &Parts, body: Body) -> Resp
         Method::Commit => Box::pin(unary::commit(&call, message)).await,
         Method::Pull => Box::pin(unary::pull(&call, message)).await,
         Method::Admin(method) => Box::pin(admin::answer(&call, method, &message)).await,
+        Method::Access(method) => Box::pin(access::answer(&call, method, &message)).await,
         Method::Subscribe => match Box::pin(follow::subscribe(&call, message)).await {
             Ok(frames) => return body::many(frames),
             Err(error) => Err(error),
@@ -291,7 +308,7 @@ mod tests {
         let files = Files::decode(crate::wire::proto::DESCRIPTORS).unwrap();
         let services = files.file.iter().flat_map(|file| file.service.iter().map(move |service| (format!("{}.{}", file.package, service.name), service)));
         let paths: Vec<String> = services.flat_map(|(name, service)| service.method.iter().map(move |m| format!("/{name}/{}", m.name))).collect();
-        assert_eq!(paths.len(), 8 + 16);
+        assert_eq!(paths.len(), 8 + 16 + 21);
         for path in &paths {
             assert!(Method::at(path).is_some_and(|m| m != Method::Other), "{path}");
         }

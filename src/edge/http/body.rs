@@ -108,10 +108,25 @@ impl FromRequest<Face> for JsonBody {
     type Rejection = NoBody;
 
     async fn from_request(request: Request, face: &Face) -> Result<Self, NoBody> {
-        let (parts, body) = request.into_parts();
-        expect_json(&parts.headers)?;
-        refuse_conditions(&parts.headers)?;
-        Ok(Self(read_counted(body, &parts, face.settings().message_max_bytes).await?))
+        json(request, face.settings().message_max_bytes).await.map(Self)
+    }
+}
+
+async fn json(request: Request, limit: usize) -> Result<Bytes, NoBody> {
+    let (parts, body) = request.into_parts();
+    expect_json(&parts.headers)?;
+    refuse_conditions(&parts.headers)?;
+    read_counted(body, &parts, limit).await
+}
+
+/// As [`JsonBody`], from somebody who has not shown who it is: no larger than the first message of a WebSocket.
+pub struct StrangersJson(pub Bytes);
+
+impl FromRequest<Face> for StrangersJson {
+    type Rejection = NoBody;
+
+    async fn from_request(request: Request, face: &Face) -> Result<Self, NoBody> {
+        json(request, face.settings().message_max_bytes.min(limits::MESSAGE_MAX_BYTES_PRE_AUTH)).await.map(Self)
     }
 }
 

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use super::body::{self, NoBody};
 use super::{Broker, Caller, Face, NoQuery, Path, Query, Reply, RequestId, conditional, idempotency, objects, refuse_preconditions, reply, subscriptions};
 use crate::broker::{ReadFrom, ReadReply, ReadRequest, Which};
-use crate::edge::{auth, sse};
+use crate::edge::{Turn, auth, sse};
 use crate::types::name::quote;
 use crate::types::request::{AppendRequest, Start};
 use crate::types::{Encoding, Error, EventRef, Events, EventsBuilder, IdempotencyKey, Result, StreamName, limits};
-use crate::wire::json::{self, AppendBody, Lines};
+use crate::wire::json::{self, AppendBody, Lines, NdjsonReader};
 
 /// How the body of an append is to be read.
 enum Form {
@@ -45,14 +45,20 @@ impl Form {
         Ok(Self::Raw { encoding, kind: query.take("type").unwrap_or_default(), key: query.take("key").unwrap_or_default() })
     }
 
-    fn read(&self, stream: StreamName, body: &[u8]) -> Result<AppendRequest> {
+    async fn read(&self, stream: StreamName, body: &[u8]) -> Result<AppendRequest> {
         let plain = |events: Events| AppendRequest { stream: stream.clone(), stream_id: None, events, producer: None, expected_next_offset: None };
         match self {
             Self::Json => {
                 let AppendBody { events, expected_next_offset, producer, stream_id } = json::parse_append_body(body)?;
                 Ok(AppendRequest { stream, stream_id, events, producer, expected_next_offset })
             }
-            Self::Lines(lines) => json::parse_ndjson(body, *lines).map(plain),
+            Self::Lines(lines) => {
+                let (mut reader, mut turn) = (NdjsonReader::new(body, *lines), Turn::default());
+                while reader.step()? {
+                    turn.breathe().await;
+                }
+                reader.finish().map(plain)
+            }
             Self::Raw { encoding, kind, key } => {
                 let mut events = EventsBuilder::with_capacity(body.len() + kind.len() + key.len() + 64);
                 events.push(&EventRef { data: body, encoding: *encoding, kind, key, ..EventRef::default() })?;
@@ -93,7 +99,7 @@ impl FromRequest<Face> for Sent {
 /// `POST …/events`
 pub async fn append(State(face): Broker, Caller(who): Caller, path: Path, Sent(form, key, body): Sent) -> Result<Response, super::Failure> {
     let stream = path.stream()?;
-    let request = form.read(stream.clone(), &body)?;
+    let request = form.read(stream.clone(), &body).await?;
     let answer = match &key {
         None => face.broker().append(&who, request).await.map(|appended| (appended, None)),
         Some(key) => face.broker().append_once(&who, request, key).await.map(|(appended, until)| (appended, Some(until))),

@@ -1,7 +1,6 @@
 //! A JSON object in a request body, taken apart strictly: no field twice, none that the route does not know.
 
-use serde::Deserialize;
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::types::name::{quote, short};
@@ -14,30 +13,45 @@ const LISTED: usize = 4;
 #[derive(Debug)]
 pub struct Fields<'a>(Vec<(String, &'a RawValue)>);
 
-/// The first fields, and the name of the one that is too many.
-struct Pairs<'a>(Vec<(String, &'a RawValue)>, Option<String>);
+/// Why a body is not read to its end.
+enum Stop {
+    /// The name of the field that is one too many.
+    TooMany(String),
+    /// A field nests too deep.
+    TooDeep,
+}
 
-impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
-        struct AnyObject;
-        impl<'de> Visitor<'de> for AnyObject {
-            type Value = Pairs<'de>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a JSON object")
+/// Takes the fields of an object, unless there is a reason to stop.
+struct Taken<'s>(&'s mut Option<Stop>);
+
+impl<'de> DeserializeSeed<'de> for Taken<'_> {
+    type Value = Fields<'de>;
+    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> std::result::Result<Fields<'de>, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Taken<'_> {
+    type Value = Fields<'de>;
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON object")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Fields<'de>, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if fields.len() == limits::JSON_FIELDS {
+                *self.0 = Some(Stop::TooMany(name));
+                return Err(A::Error::custom("stopped"));
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
-                let mut pairs = Pairs(Vec::new(), None);
-                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
-                    if pairs.0.len() < limits::JSON_FIELDS {
-                        pairs.0.push((name, value));
-                    } else if pairs.1.is_none() {
-                        pairs.1 = Some(name);
-                    }
-                }
-                Ok(pairs)
+            let value = map.next_value::<&'de RawValue>()?;
+            // The object itself is a level.
+            if deeper_than(value.get().as_bytes(), limits::JSON_DEPTH - 1) {
+                *self.0 = Some(Stop::TooDeep);
+                return Err(A::Error::custom("stopped"));
             }
+            fields.push((name, value));
         }
-        from.deserialize_map(AnyObject)
+        Ok(Fields(fields))
     }
 }
 
@@ -48,10 +62,18 @@ impl<'a> Fields<'a> {
     pub fn parse(body: &'a [u8]) -> Result<Self> {
         let failed = |why: String| Error::new(Code::JsonParsingFailed, why);
         let text = std::str::from_utf8(body).map_err(|e| failed(format!("The body is not UTF-8 at byte {}.", e.valid_up_to())))?;
-        if deeper_than(body, limits::JSON_DEPTH) {
-            return Err(failed(format!("The body nests deeper than {} levels.", limits::JSON_DEPTH)));
+        let mut stop = None;
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let read = Taken(&mut stop).deserialize(&mut reader).and_then(|fields| reader.end().map(|()| fields));
+        match stop {
+            None => {}
+            Some(Stop::TooMany(name)) => {
+                let why = format!("More than {} fields in the body; no request has so many.", limits::JSON_FIELDS);
+                return Err(Error::new(Code::UnknownField, why).detail("field", &*short(&name)));
+            }
+            Some(Stop::TooDeep) => return Err(failed(format!("The body nests deeper than {} levels.", limits::JSON_DEPTH))),
         }
-        let Pairs(pairs, more) = serde_json::from_str(text).map_err(|e| {
+        let Self(pairs) = read.map_err(|e| {
             if text.trim().is_empty() {
                 failed("The body is empty; send a JSON object.".into())
             } else {
@@ -60,10 +82,6 @@ impl<'a> Fields<'a> {
                 failed(format!("The body is not a JSON object{why}.")).detail("line", e.line()).detail("column", e.column())
             }
         })?;
-        if let Some(name) = more {
-            let why = format!("More than {} fields in the body; no request has so many.", limits::JSON_FIELDS);
-            return Err(Error::new(Code::UnknownField, why).detail("field", &*short(&name)));
-        }
         for (i, (name, _)) in pairs.iter().enumerate() {
             if pairs[..i].iter().any(|(n, _)| n == name) {
                 return Err(Error::bad(&short(name), format!("Field {} is given twice; give it once.", quote(name))));
@@ -257,13 +275,26 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_half_a_million_fields_is_refused_at_the_cost_of_reading_it() {
+    fn a_body_of_half_a_million_fields_is_refused_at_the_field_that_is_too_many() {
         let body = |n: usize| format!("{{{}}}", (0..n).map(|i| format!("\"{i}\":1")).collect::<Vec<_>>().join(","));
         assert!(Fields::parse(body(limits::JSON_FIELDS - 1).as_bytes()).is_ok() && Fields::parse(body(limits::JSON_FIELDS).as_bytes()).is_ok());
         for n in [limits::JSON_FIELDS + 1, 500_000] {
             let error = Fields::parse(body(n).as_bytes()).unwrap_err();
             assert_eq!((error.code, error.details["field"].as_str()), (Code::UnknownField, Some("32")), "{n}");
         }
+        // Nobody looks at what comes behind it, not even whether it is JSON.
+        let broken = body(limits::JSON_FIELDS + 1).replace("\"32\":1}", "\"32\":][");
+        assert_eq!(Fields::parse(broken.as_bytes()).unwrap_err().code, Code::UnknownField);
+        let sooner = body(limits::JSON_FIELDS + 1).replace("\"31\":1", "\"31\":]");
+        assert_eq!(Fields::parse(sooner.as_bytes()).unwrap_err().code, Code::JsonParsingFailed);
+    }
+
+    #[test]
+    fn a_field_may_nest_so_deep_that_the_body_has_32_levels() {
+        let body = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
+        assert!(Fields::parse(body(limits::JSON_DEPTH).as_bytes()).is_ok());
+        let error = Fields::parse(body(limits::JSON_DEPTH + 1).as_bytes()).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (Code::JsonParsingFailed, "The body nests deeper than 32 levels."));
     }
 
     #[test]

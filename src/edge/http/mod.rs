@@ -10,13 +10,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use tower::Service as _;
 
+use super::certificate::Shown;
 use super::{Face, Peer, auth, evernest, framing, grpc, ops, sse, ws};
-use crate::broker::Principal;
+use crate::broker::{Principal, calling_from};
 use crate::types::name::quote;
 use crate::types::{Code, Error, StreamName, SubscriptionName, limits};
 
 mod about;
-mod access;
+pub(super) mod access;
 pub(in crate::edge) mod body;
 mod commit;
 mod conditional;
@@ -109,13 +110,13 @@ pub async fn handle(face: Face, router: Router, peer: Peer, mut request: Request
     request.extensions_mut().insert(RequestId(id.clone()));
     without_ticket(&mut request);
     let doors = &face.settings().doors;
+    let certified = request.extensions().get::<Shown>().is_some();
     let framed = framing::check(request.version(), request.uri(), request.headers());
     let closes = framed.is_err() && request.version() < Version::HTTP_2;
-    let response = match framed.and_then(|()| doors.check(peer, request.uri(), request.headers())) {
+    let response = match framed.and_then(|()| doors.check(peer, certified, request.uri(), request.headers())) {
         Err(error) if evernest::is_ours(request.uri().path()) => evernest::refused(error),
         Err(error) => Failure(error).into_response(),
-        Ok(()) if cors::concerns(doors, &request) => cors::answer(request, |request| inside(face.clone(), router.clone(), request)).await,
-        Ok(()) => inside(face.clone(), router, request).await,
+        Ok(()) => calling_from(peer.origin(&id), past_the_door(&face, router, request)).await,
     };
     let mut response = span.in_scope(|| reply::finish(response, &id));
     if head {
@@ -129,7 +130,14 @@ pub async fn handle(face: Face, router: Router, peer: Peer, mut request: Request
     response
 }
 
-/// Past the door.
+/// Past the door; pages of other origins hear what they may do.
+async fn past_the_door(face: &Face, router: Router, request: Request) -> Response {
+    if cors::concerns(&face.settings().doors, &request) {
+        return cors::answer(request, |request| inside(face.clone(), router.clone(), request)).await;
+    }
+    inside(face.clone(), router, request).await
+}
+
 async fn inside(face: Face, mut router: Router, request: Request) -> Response {
     if let Err(error) = refuse_key(&request) {
         return Failure(error).into_response();

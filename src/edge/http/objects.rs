@@ -6,7 +6,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::broker::{OperationInfo, ProducerInfo, StreamInfo, StreamStatus, SubscriptionInfo};
-use crate::types::id::OPERATOR_USER;
 use crate::types::reply::{Acked, Appended, Committed, Lag, ProducerOpened};
 use crate::types::{OperationId, ProducerId, StreamName, SubscriptionName, TimeUs};
 
@@ -33,10 +32,6 @@ pub fn producer_url(stream: Option<&StreamName>, id: &ProducerId) -> String {
 /// Address of an operation.
 pub fn operation_url(id: OperationId) -> String {
     format!("/v1/operations/{id}")
-}
-
-fn user_name(id: u64) -> String {
-    if id == OPERATOR_USER { "operator".to_owned() } else { format!("user-{id}") }
 }
 
 /// A stream: writable fields first.
@@ -161,12 +156,13 @@ pub fn cursor(info: &SubscriptionInfo) -> Value {
 /// An operation.
 pub fn operation(info: &OperationInfo) -> Value {
     let status = operation_status(info);
+    let resources = if info.stream.is_empty() { json!({}) } else { json!({"streams": [format!("/v1/streams/{}", info.stream)]}) };
     json!({
         "id": info.id.to_string(), "class": "task", "description": info.description, "command": info.command,
         "created_at": info.created.to_string(), "updated_at": info.updated.to_string(),
         "status": status, "status_code": info.status_code,
-        "resources": {"streams": [format!("/v1/streams/{}", info.stream)]}, "metadata": {}, "may_cancel": false,
-        "err": info.err, "err_code": info.err_code, "location": "node-1", "requestor": {"username": user_name(info.requestor)},
+        "resources": resources, "metadata": {}, "may_cancel": false,
+        "err": info.err, "err_code": info.err_code, "location": "node-1", "requestor": {"username": info.requestor_name},
     })
 }
 

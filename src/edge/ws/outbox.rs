@@ -42,6 +42,8 @@ pub struct Outbox {
     len: usize,
     /// The first chunk has been sent in part.
     partial: bool,
+    /// The socket may hold bytes that it was given (TLS): they are on their way only when it says so.
+    unflushed: bool,
 }
 
 impl Outbox {
@@ -50,9 +52,9 @@ impl Outbox {
         self.len
     }
 
-    /// Nothing waiting?
+    /// Nothing waiting, here or in the socket?
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len == 0 && !self.unflushed
     }
 
     /// Adds a frame.
@@ -108,12 +110,15 @@ impl Outbox {
                 return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
             }
             *sent += n;
+            self.unflushed = true;
             self.advance(n);
         }
         if self.tail.capacity() > 4 * COPY_BYTES {
             self.tail = BytesMut::new(); // an idle connection keeps no large buffer
         }
-        Pin::new(socket).poll_flush(cx)
+        ready!(Pin::new(socket).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     fn advance(&mut self, mut n: usize) {
@@ -277,6 +282,36 @@ mod tests {
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
             Poll::Ready(Ok(()))
         }
+    }
+
+    /// Takes everything, and has it out when it is asked the second time.
+    #[derive(Default)]
+    struct Holding {
+        held: bool,
+    }
+
+    impl AsyncWrite for Holding {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+            self.held = true;
+            Poll::Ready(Ok(buf.len()))
+        }
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            if std::mem::take(&mut self.held) { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_the_socket_holds_is_not_out() {
+        let (mut outbox, mut socket) = (Outbox::default(), Holding::default());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        outbox.push(Opcode::Text, Bytes::from_static(b"x"));
+        assert!(outbox.poll_drain(&mut socket, &mut cx, &mut 0).is_pending());
+        assert_eq!((outbox.len(), outbox.is_empty()), (0, false), "or nobody would ask the socket again");
+        assert!(outbox.poll_drain(&mut socket, &mut cx, &mut 0).is_ready());
+        assert!(outbox.is_empty());
     }
 
     fn drain(outbox: &mut Outbox, socket: &mut Slow) -> Poll<()> {

@@ -23,6 +23,8 @@ impl Check<'_> {
             next_subscription_id: u64::MAX,
             log_epoch: u64::MAX,
             max_epoch: u64::MAX,
+            next_user_id: u64::MAX,
+            next_source_id: u64::MAX,
             clock_us: i64::MAX / 2,
             ..Default::default()
         };

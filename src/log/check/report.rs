@@ -52,6 +52,11 @@ pub struct Counts {
     pub idempotency_keys: u64,
     pub operations: u64,
     pub index_rows: u64,
+    pub users: u64,
+    pub sources: u64,
+    /// Of users and sources; sessions and tickets too.
+    pub keys: u64,
+    pub rights: u64,
     /// Every row of every table.
     pub rows: u64,
     /// Batches below the first kept one, or of deleted streams: remains that the broker never reads.

@@ -220,7 +220,7 @@ impl Engine for Rocks {
         if position != expected {
             return Err(EngineError::Conflict { position });
         }
-        if !set.appends.is_empty()
+        if set.appends_of_users()
             && let Pressure::Full(reason) = self.space.pressure()
         {
             return Err(EngineError::Full(reason));

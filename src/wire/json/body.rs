@@ -89,27 +89,75 @@ pub enum Lines {
 /// # Errors
 /// As [`parse_append_body`], with the line, and the byte in it where that is known.
 pub fn parse_ndjson(body: &[u8], lines: Lines) -> Result<Events, Error> {
-    let mut builder = EventsBuilder::with_capacity(body.len());
-    for (number, line) in filled_lines(body) {
-        let pushed = match lines {
-            Lines::Events => push_event_line(&mut builder, line),
-            Lines::Data => push_data_line(&mut builder, line),
-        };
-        pushed.map_err(|why| in_line(why, number))?;
-    }
-    builder.finish()
+    let mut reader = NdjsonReader::new(body, lines);
+    while reader.step()? {}
+    reader.finish()
 }
 
-/// The lines that are events, with their numbers.
-fn filled_lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    (1..).zip(body.split(|b| *b == b'\n')).filter(|(_, line)| !line.trim_ascii().is_empty())
+/// [`parse_ndjson`] in steps, for a caller that lets others have the thread in between.
+pub struct NdjsonReader<'a> {
+    numbered: Box<dyn Iterator<Item = (usize, &'a [u8])> + Send + 'a>,
+    lines: Lines,
+    builder: EventsBuilder,
+}
+
+/// Lines of one step: some ten microseconds of usual ones.
+const STEP_LINES: usize = 64;
+/// Bytes of one step, unless a single line has more.
+const STEP_BYTES: usize = 64 * 1024;
+
+impl<'a> NdjsonReader<'a> {
+    /// Reads nothing yet.
+    pub fn new(body: &'a [u8], lines: Lines) -> Self {
+        Self { numbered: Box::new(numbered_lines(body)), lines, builder: EventsBuilder::with_capacity(body.len()) }
+    }
+
+    /// Reads some lines more. False when there are none left.
+    ///
+    /// # Errors
+    /// As [`parse_ndjson`].
+    pub fn step(&mut self) -> Result<bool, Error> {
+        let mut bytes = 0;
+        for _ in 0..STEP_LINES {
+            let Some((number, line)) = self.numbered.next() else { return Ok(false) };
+            if !is_blank(line) {
+                let pushed = match self.lines {
+                    Lines::Events => push_event_line(&mut self.builder, line),
+                    Lines::Data => push_data_line(&mut self.builder, line),
+                };
+                pushed.map_err(|why| in_line(why, number))?;
+            }
+            bytes += line.len();
+            if bytes >= STEP_BYTES {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The events of all lines read.
+    ///
+    /// # Errors
+    /// As [`parse_ndjson`]: there is none.
+    pub fn finish(self) -> Result<Events, Error> {
+        self.builder.finish()
+    }
+}
+
+/// All lines, from 1.
+fn numbered_lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> + Send {
+    (1..).zip(body.split(|b| *b == b'\n'))
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    line.trim_ascii().is_empty()
 }
 
 /// An error about one event of an NDJSON body that was found later: says in which line that event stands.
 pub fn in_its_line(why: Error, body: &[u8]) -> Error {
     let field = why.details.get("field").and_then(|field| field.as_str()).unwrap_or_default();
     let index = field.strip_prefix("events[").and_then(|rest| rest.split(']').next()).and_then(|n| n.parse::<usize>().ok());
-    match index.and_then(|index| filled_lines(body).nth(index)) {
+    match index.and_then(|index| numbered_lines(body).filter(|(_, line)| !is_blank(line)).nth(index)) {
         Some((number, _)) => in_line(why, number),
         None => why,
     }

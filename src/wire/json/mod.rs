@@ -11,7 +11,8 @@ mod server;
 pub(super) mod write;
 
 pub use body::{
-    AppendBody, Lines, in_its_line, parse_append_body, parse_append_json, parse_commit_json, parse_events_json, parse_ndjson, push_data_line, push_event_line,
+    AppendBody, Lines, NdjsonReader, in_its_line, parse_append_body, parse_append_json, parse_commit_json, parse_events_json, parse_ndjson, push_data_line,
+    push_event_line,
 };
 pub use client::{decode_client, decode_client_single, encode_client};
 pub use event::{each_event_json, event_json, events_json, received_events, single_line};

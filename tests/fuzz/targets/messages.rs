@@ -54,7 +54,28 @@ const ALL: &[(&str, Read)] = messages![
     Resume,
     Ack,
     AddCredit,
-    Auth
+    Auth,
+    ListUsersRequest,
+    CreateUserRequest,
+    GetUserRequest,
+    ChangeUserRequest,
+    DeleteUserRequest,
+    ListSourcesRequest,
+    CreateSourceRequest,
+    GetSourceRequest,
+    ChangeSourceRequest,
+    RotateSourceRequest,
+    DeleteSourceRequest,
+    ListKeysRequest,
+    CreateKeyRequest,
+    DeleteKeyRequest,
+    ListRightsRequest,
+    GetRightRequest,
+    SetRightRequest,
+    OpenSessionRequest,
+    GetSessionRequest,
+    CloseSessionRequest,
+    CreateTicketRequest
 ];
 
 fn seeds() -> Vec<Vec<u8>> {
@@ -86,6 +107,18 @@ fn seeds() -> Vec<Vec<u8>> {
                 v1::CreateStreamRequest { name: "orders".into(), description: "d".into(), metadata: vec![label], event_max_bytes: Some(10) }.encode_to_vec()
             }
             "SeekSubscriptionRequest" => v1::SeekSubscriptionRequest { stream: "orders".into(), name: "b".into(), to: Some(place(0)) }.encode_to_vec(),
+            "CreateUserRequest" => v1::CreateUserRequest { name: "alice".into(), password: Some("correct horse".into()), root: true }.encode_to_vec(),
+            "ChangeUserRequest" => {
+                let (name, password) = ("alice".into(), Some("correct horse".into()));
+                v1::ChangeUserRequest { name, password, root: Some(false), disabled: Some(true) }.encode_to_vec()
+            }
+            "ListSourcesRequest" => v1::ListSourcesRequest { after: 7, limit: 10 }.encode_to_vec(),
+            "CreateSourceRequest" => v1::CreateSourceRequest { name: "till".into(), description: "d".into(), owner: Some("alice".into()) }.encode_to_vec(),
+            "ChangeSourceRequest" => {
+                v1::ChangeSourceRequest { id: 7, name: Some("till".into()), description: Some("d".into()), disabled: Some(true) }.encode_to_vec()
+            }
+            "GetSourceRequest" | "RotateSourceRequest" | "DeleteSourceRequest" => v1::GetSourceRequest { id: 7 }.encode_to_vec(),
+            "SetRightRequest" => v1::SetRightRequest { stream: "orders".into(), principal: "source:7".into(), right: "ReadOnly".into() }.encode_to_vec(),
             // Two texts and a number fit, or nearly fit, all others.
             _ => [&b"\x0a\x06orders"[..], b"\x12\x07billing", b"\x18\x03"].concat(),
         };

@@ -76,7 +76,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "GET /Source/New?UserKey=tlu_x&SourceName=%C3%A4\n\nnull".into(),
         "GET /User/1".into(),
     ];
-    let grpc: [(&str, &[u8]); 9] = [
+    let grpc: [(&str, &[u8]); 14] = [
         ("Broker/Append", b"\x12\x01s\x7a\x05\x7a\x03\x0a\x011"),
         ("Broker/Pull", b"\x0a\x01s\x12\x01b"),
         ("Broker/Ack", b"\x0a\x01s\x12\x01b\x18\x01\x28\x00"),
@@ -86,6 +86,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ("Admin/CreateStream", b"\x0a\x01u"),
         ("Admin/TrimStream", b"\x0a\x01s\x10\x01"),
         ("Admin/SeekSubscription", b"\x0a\x01s\x12\x01b\x1a\x02\x08\x01"),
+        ("Access/ListUsers", b"\x0a\x01a\x10\x05"),
+        ("Access/CreateSource", b"\x0a\x04till\x12\x01d"),
+        ("Access/ChangeSource", b"\x08\x01\x12\x04shop\x20\x01"),
+        ("Access/SetRight", b"\x0a\x01s\x12\x08source:1\x1a\x08ReadOnly"),
+        ("Access/ListRights", b"\x0a\x01s\x12\x08source:1\x18\x01"),
     ];
     let mut out: Vec<Vec<u8>> = all.into_iter().map(String::into_bytes).collect();
     for (method, message) in grpc {

@@ -110,8 +110,3 @@ fn unknown_stream() -> Fault {
 fn unknown_source() -> (Argument, String) {
     (Argument::SourceId, "SourceId must be the id of one of your sources; none has this one.".to_owned())
 }
-
-/// For `Guid`.
-fn guid() -> String {
-    uuid::Uuid::new_v4().to_string()
-}

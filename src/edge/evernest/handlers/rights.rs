@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::arguments::Argument;
 use super::super::fault::Fault;
-use super::{Room, guid, unknown_source, unknown_stream};
+use super::{Room, unknown_source, unknown_stream};
 use crate::broker::{Principal, PrincipalRef};
 use crate::types::{Code, Right, StreamName};
 
@@ -45,9 +45,10 @@ pub async fn of(room: &Room<'_>, who: &Principal, source: u64, stream: u64) -> R
 /// Changes that.
 pub async fn set(room: &Room<'_>, who: &Principal, source: u64, stream: u64, right: Right) -> Result<Set, Fault> {
     let name = both(room, who, source, stream).await?;
-    let set = room.face.broker().set_right(who, &name, &PrincipalRef::Source(source), right).await;
-    match set {
-        Ok(_) => Ok(Set { guid: guid() }),
+    let (broker, principal) = (room.face.broker(), PrincipalRef::Source(source));
+    let guid = broker.operation_id();
+    match broker.set_right_as(who, &name, &principal, right, guid).await {
+        Ok(_) => Ok(Set { guid: guid.to_string() }),
         Err(error) if error.code == Code::BadParameter => Err(Fault::bad_one(Argument::Right, error.into_body().message)),
         Err(error) if matches!(error.code, Code::NotFound | Code::Deleting) => Err(gone(room, who, source, stream).await),
         Err(error) => Err(Room::unless_key_went(Argument::UserKey, error)),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::super::arguments::Argument;
 use super::super::fault::Fault;
 use super::rights::word;
-use super::{Room, guid, unknown_source};
+use super::{Room, unknown_source};
 use crate::broker::{NewSource, Principal, PrincipalRef};
 use crate::types::{Code, Error};
 
@@ -84,8 +84,9 @@ async fn shown(room: &Room<'_>, who: &Principal, id: u64) -> Result<Shown, Error
 
 /// A new one.
 pub async fn new(room: &Room<'_>, who: &Principal, name: String) -> Result<Made, Fault> {
-    match room.face.broker().create_source(who, NewSource { name, description: String::new(), owner: None }).await {
-        Ok((info, key)) => Ok(Made { guid: guid(), source: New { key, name: info.name, id: info.id } }),
+    let guid = room.face.broker().operation_id();
+    match room.face.broker().create_source_as(who, NewSource { name, description: String::new(), owner: None }, guid).await {
+        Ok((info, key)) => Ok(Made { guid: guid.to_string(), source: New { key, name: info.name, id: info.id } }),
         Err(error) if error.code == Code::NameTaken => {
             Err(Fault::bad_one(Argument::SourceName, "SourceName must be new among your sources; one has this name already."))
         }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::arguments::Argument;
 use super::super::fault::{Access, Fault};
-use super::{Room, guid, unknown_stream};
+use super::{Room, unknown_stream};
 use crate::broker::{Action, NewStream, Principal, StreamInfo};
 use crate::types::{Code, Error, StreamName};
 
@@ -81,8 +81,9 @@ fn read_denied() -> Fault {
 
 /// A new one; the user is its Admin.
 pub async fn new(room: &Room<'_>, who: &Principal, name: StreamName) -> Result<Made, Fault> {
-    match room.face.broker().create_stream(who, NewStream::named(name)).await {
-        Ok(info) => Ok(Made { guid: guid(), stream: New { id: info.id.0, name: info.name.to_string() } }),
+    let guid = room.face.broker().operation_id();
+    match room.face.broker().create_stream_as(who, NewStream::named(name), guid).await {
+        Ok(info) => Ok(Made { guid: guid.to_string(), stream: New { id: info.id.0, name: info.name.to_string() } }),
         Err(error) if matches!(error.code, Code::NameTaken | Code::Deleting) => {
             Err(Fault::bad_one(Argument::StreamName, "StreamName must be new; a stream has this name already, perhaps in another case."))
         }

@@ -46,6 +46,10 @@ fn right(info: &RightInfo) -> Value {
 }
 
 fn time(at: TimeUs) -> Value {
-    // The operator has no day of birth.
-    if at.0 == 0 { Value::Null } else { at.to_string().into() }
+    shown_time(at).map_or(Value::Null, |at| at.to_string().into())
+}
+
+/// A time that is told: the operator has no day of birth.
+pub(in crate::edge) fn shown_time(at: TimeUs) -> Option<TimeUs> {
+    Some(at).filter(|at| at.0 != 0)
 }

@@ -7,10 +7,19 @@ use super::super::body::JsonBody;
 use super::super::fields::Fields;
 use super::super::{Broker, Caller, NoQuery, Path, Query, Reply, refuse_conditions, reply, streams};
 use crate::broker::PrincipalRef;
-use crate::types::{Result, Right};
+use crate::types::name::quote;
+use crate::types::{Error, Result, Right};
 
 /// Every word of a right, for errors.
 const WORDS: &str = "None, ReadOnly, WriteOnly, ReadWrite or Admin";
+
+/// The word of a right, in any case.
+///
+/// # Errors
+/// `bad_parameter`, listing the words.
+pub(in crate::edge) fn word(text: &str) -> Result<Right> {
+    Right::parse(text).ok_or_else(|| Error::bad("right", format!("Field right is {}; it must be {WORDS}.", quote(text))))
+}
 
 fn principal(path: &Path) -> Result<PrincipalRef> {
     PrincipalRef::parse(path.part("principal"))
@@ -39,9 +48,8 @@ pub async fn set(State(face): Broker, Caller(who): Caller, path: Path, _: NoQuer
     let mut fields = Fields::parse(&bytes)?;
     fields.ignore(&["effective"]);
     fields.take_same("principal", path.part("principal"))?;
-    let right = fields.take_word("right", Right::parse, WORDS)?;
+    let right = word(&fields.need::<String>("right", WORDS)?)?;
     fields.finish()?;
-    let right = right.ok_or_else(|| crate::types::Error::bad("right", format!("Field right is missing; it must be {WORDS}.")))?;
     Reply::ok(&super::right(&face.broker().set_right(&who, &stream, &principal, right).await?))
 }
 

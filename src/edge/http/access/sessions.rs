@@ -5,25 +5,18 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use serde_json::json;
 
-use super::super::body::{JsonBody, JsonOrNothing};
+use super::super::body::{JsonOrNothing, StrangersJson};
 use super::super::fields::Fields;
 use super::super::{Broker, Caller, NoQuery, Reply, refuse_conditions, reply};
 use crate::edge::Peer;
-use crate::types::Code;
 
-/// `POST /v1/sessions`: a console session by name and password; a credential that came along means nothing. Guesses count against the address.
-pub async fn open(State(face): Broker, Extension(peer): Extension<Peer>, _: NoQuery, JsonBody(bytes): JsonBody) -> reply::Result {
+/// `POST /v1/sessions`: a console session by name and password; a credential that came along means nothing.
+pub async fn open(State(face): Broker, Extension(peer): Extension<Peer>, _: NoQuery, StrangersJson(bytes): StrangersJson) -> reply::Result {
     let mut fields = Fields::parse(&bytes)?;
     let name: String = fields.need("name", "text")?;
     let password = fields.take_secret("password")?.unwrap_or_default();
     fields.finish()?;
-    let address = peer.address();
-    face.failures().check(address, None)?;
-    let login = face.broker().log_in(&name, &password).await.inspect_err(|error| {
-        if error.code == Code::Unauthenticated {
-            face.failures().note(address, None);
-        }
-    })?;
+    let login = face.log_in(Some(peer), &name, &password).await?;
     let metadata = json!({ "token": login.token, "expires_at": super::time(login.expires), "user": super::user(&login.user) });
     Ok(Reply::Created { metadata: reply::text(&metadata)?, location: "/v1/sessions/current".into(), id: None })
 }
