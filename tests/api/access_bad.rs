@@ -211,7 +211,9 @@ async fn every_field_of_every_body_has_its_type_is_given_once_and_no_other_is_th
             body.to_string()
         };
         for (name, right) in &fields {
-            for wrong in [json!(7), json!(7.5), json!(["hunter2"]), json!({"hunter2": 1}), json!("hunter2"), json!(true)] {
+            // What stands for a password is never repeated; other values may be, so that whoever sent them finds them.
+            let word = if *name == "password" { "hunter2" } else { "something" };
+            for wrong in [json!(7), json!(7.5), json!([word]), json!({ word: 1 }), json!(word), json!(true)] {
                 let fits = wrong.is_string() && right.is_string() || wrong.is_boolean() && right.is_boolean();
                 if !fits {
                     bad(set(name, &wrong), "bad_parameter").await;
@@ -221,8 +223,8 @@ async fn every_field_of_every_body_has_its_type_is_given_once_and_no_other_is_th
             let twice = format!("{{\"{name}\":{value},{}", &set(name, value)[1..]);
             bad(twice, "bad_parameter").await;
         }
-        bad(set("colour", &json!("hunter2")), "unknown_field").await;
-        bad(set("Name", &json!("hunter2")), "unknown_field").await;
+        bad(set("colour", &json!("red")), "unknown_field").await;
+        bad(set("Name", &json!("red")), "unknown_field").await;
         for garbage in ["[]", "7", "\"hunter2\"", "null", "{", "{\"name\":\"a\"}}", "{'name':'a'}", "\u{feff}{}"] {
             bad(garbage.to_owned(), "json_parsing_failed").await;
         }
