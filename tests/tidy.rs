@@ -22,14 +22,15 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Files of the broker that may read a clock: they drive the state machines and hand the time in. No rule is decided by it.
 const CLOCK_READERS: &[&str] = &[
-    "src/broker/mod.rs",          // opens the broker: the moment from which monotonic time counts
-    "src/broker/access/quota.rs", // how far the buckets of a user have filled; the buckets are told
-    "src/broker/admin.rs",        // lag in seconds, and how long a wait for an operation still lasts
-    "src/broker/driver.rs",       // the loop: reads the clock once for each group, and times its commits
-    "src/broker/pull.rs",         // how long a pull still waits, and when its session was last used
-    "src/broker/read.rs",         // how long a long poll still waits
-    "src/broker/session.rs",      // lag in seconds, and the moment of detaching
-    "src/broker/world.rs",        // the wall clock itself
+    "src/broker/mod.rs",             // opens the broker: the moment from which monotonic time counts
+    "src/broker/access/identity.rs", // when a credential ends, by the clock that sleeps go by
+    "src/broker/access/quota.rs",    // how far the buckets of a user have filled; the buckets are told
+    "src/broker/admin.rs",           // lag in seconds, and how long a wait for an operation still lasts
+    "src/broker/driver.rs",          // the loop: reads the clock once for each group, and times its commits
+    "src/broker/pull.rs",            // how long a pull still waits, and when its session was last used
+    "src/broker/read.rs",            // how long a long poll still waits
+    "src/broker/session.rs",         // lag in seconds, and the moment of detaching
+    "src/broker/world.rs",           // the wall clock itself
 ];
 
 /// The claims, word for word. Whoever changes one changes what we promise.
