@@ -159,7 +159,8 @@ impl Connect {
         // A socket file that nobody listens at is what a killed broker leaves behind.
         let found = sockets.into_iter().find(|path| live(path));
         let endpoint = found.map_or_else(|| Endpoint::Http(format!("127.0.0.1:{DEFAULT_PORT}")), Endpoint::Unix);
-        Ok((endpoint.clone(), Some(Remote { name: LOCAL.into(), endpoint, key_file: None })))
+        let local = Remote { name: LOCAL.into(), endpoint: endpoint.clone(), key_file: None, ca_file: None, cert_file: None, cert_key_file: None };
+        Ok((endpoint, Some(local)))
     }
 
     /// Sends what the client says about its connections to stderr.
