@@ -323,6 +323,9 @@ async fn a_stream_being_deleted_is_stopping_its_name_is_not_free_and_data_calls_
 #[tokio::test]
 async fn a_create_right_behind_a_delete_is_told_to_wait() {
     let bench = Bench::with_stream("s").await;
+    // The end of the audit is at hand: a deletion that has to look for it is overtaken.
+    bench.create("t").await;
+    bench.delete("t").await;
     bench.engine.stop();
     let (one, two) = (bench.broker.clone(), bench.broker.clone());
     let blocker = bench.connect().append(plain("s", &["first"])).await;
