@@ -150,7 +150,7 @@ impl Guests {
 fn every_call_of_evernest_has_a_row_and_every_row_is_one() {
     let told: Vec<String> = table().into_iter().map(|(pattern, _)| pattern).collect();
     let before_tests = ROUTES.split("#[cfg(test)]").next().expect("a first part");
-    let there: BTreeSet<&str> = before_tests.split('"').filter(|text| text.starts_with('/') && text.len() > 1).collect();
+    let there: BTreeSet<&str> = before_tests.split('"').filter(|text| text.starts_with('/') && text.len() > 1 && !text.contains(char::is_whitespace)).collect();
     assert_eq!(told.iter().map(String::as_str).collect::<BTreeSet<_>>(), there);
     assert_eq!(told.len(), there.len(), "docs/access.md has a row twice");
     assert_eq!(there.len(), 14);

@@ -77,8 +77,12 @@ async fn every_call_is_answered_as_the_table_says_whoever_calls_with_whatever_ri
         let (town, rows) = (town.clone(), rows.clone());
         walks.push(tokio::spawn(async move {
             let (mut wrong, mut seen) = (Vec::new(), BTreeMap::new());
-            let mut grpc = person.grpc().await;
+            let (mut grpc, mut used) = (person.grpc().await, false);
             for row in rows.iter().filter(|row| NOT_ASKED.iter().all(|(call, _)| row.call != *call) && (row.built || row.face == Face::Rest)) {
+                // A connection that asks nothing for long is told to go.
+                if row.face == Face::Grpc && !std::mem::replace(&mut used, true) {
+                    grpc = person.grpc().await;
+                }
                 for right in RIGHTS {
                     let stream = town.stage(person.kind, right).await;
                     for heard in town.ask(&person, &mut grpc, row, &stream).await {
