@@ -168,17 +168,28 @@ impl Follower {
             self.say_wishes(link, &mut at);
             tokio::select! {
                 () = self.items.closed() => {
-                    self.say_wishes(link, &mut at);
+                    self.say_last_wishes(link, &mut at);
                     return Stop::Dropped;
                 }
                 () = self.shared.wake.notified() => {}
                 frame = link.next() => match frame {
-                    Ok(frame) => if let Some(stop) = self.heard(frame, &mut at).await { return stop },
+                    Ok(frame) => if let Some(stop) = self.heard(frame, &mut at).await {
+                        if matches!(stop, Stop::Dropped) {
+                            self.say_last_wishes(link, &mut at);
+                        }
+                        return stop;
+                    },
                     Err(error @ Error::Protocol(_)) => return Stop::End(error),
                     Err(error) => return Stop::Again(error),
                 },
             }
         }
+    }
+
+    /// The ack that waits goes out now, however many are under way: there is no later.
+    fn say_last_wishes(&self, link: &mut Link, at: &mut Attachment) {
+        at.under_way = 0;
+        self.say_wishes(link, at);
     }
 
     fn say_wishes(&self, link: &mut Link, at: &mut Attachment) {
