@@ -86,7 +86,7 @@ fn names() -> Vec<String> {
         ".alice",
         "-alice",
         "$alice",
-        "$audit",
+        "$audits",
         "alice%00",
         "al\u{131}ce",   // a dotless i
         "\u{430}lice",   // Cyrillic

@@ -86,7 +86,10 @@ async fn the_operator_reads_it_by_every_carrier_and_others_by_none() {
     let subscribe = json!({"t": "subscribe", "sub": 1, "stream": "$audit", "from": "earliest"}).to_string();
     assert_eq!((ws.ask(&subscribe).await["t"].clone(), ws.json().await["events"][0]["type"].clone()), (json!("subscribed"), json!("user-created")));
     let append = json!({"t": "append", "req": 1, "stream": "$audit", "events": [{"data": "forged"}]}).to_string();
-    let refused = ws.ask(&append).await;
+    let mut refused = ws.ask(&append).await;
+    while refused["t"] == "live" {
+        refused = ws.json().await;
+    }
     assert_eq!((&refused["t"], &refused["code"]), (&json!("error"), &json!("access_denied")), "{refused}");
     let mut grpc = Grpc::unix(broker.server.socket()).await;
     let ask = v1::Subscribe { sub: 1, stream: "$audit".into(), from: Some(v1::Start { start: Some(v1::start::Start::Offset(0)) }), ..Default::default() };

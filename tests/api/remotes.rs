@@ -25,7 +25,10 @@ async fn a_command_goes_to_the_broker_that_was_named_and_says_which_that_is() {
     let told: Vec<_> = rows.iter().map(|row| (row["name"].as_str().unwrap(), row["in_use"].as_bool().unwrap())).collect();
     assert_eq!(told, [("local", true), ("one", false), ("two", false)]);
     home.good(&["remote", "use", "TWO"]).await;
-    assert_eq!(home.lines(&["remote", "show"]).await, [json!({"name": "two", "url": url(&two), "key_file": null, "in_use": true})]);
+    assert_eq!(
+        home.lines(&["remote", "show"]).await,
+        [json!({"name": "two", "url": url(&two), "key_file": null, "ca_file": null, "cert_file": null, "cert_key_file": null, "in_use": true})]
+    );
     assert!(home.good(&["remote", "ls"]).await.lines().any(|line| line.starts_with("two") && line.ends_with("yes")));
 
     let asked = async |env: &[(&str, &str)], arguments: &[&str]| {
