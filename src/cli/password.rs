@@ -82,7 +82,7 @@ fn ask(prompt: &str) -> Outcome<String> {
 /// After Ctrl-C: waits until the terminal shows again what is typed. A shell whose terminal stays silent looks broken.
 pub fn terminal_is_back() {
     // It takes a moment only, unless the signal came from elsewhere and the thread still waits for a key.
-    let _ = TERMINAL.try_lock_for(Duration::from_millis(200));
+    drop(TERMINAL.try_lock_for(Duration::from_millis(200)));
 }
 
 #[cfg(test)]

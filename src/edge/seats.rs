@@ -3,6 +3,7 @@
 //! A proxy may carry many users over one connection; each of them has it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -33,8 +34,8 @@ impl Seats {
             return Ok(());
         }
         let mut by_user = self.0.by_user.lock();
-        if !by_user.contains_key(&user) {
-            by_user.insert(user, usage.connect()?);
+        if let Entry::Vacant(place) = by_user.entry(user) {
+            place.insert(usage.connect()?);
         }
         self.0.last.store(user, Relaxed);
         Ok(())

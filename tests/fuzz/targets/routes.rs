@@ -126,7 +126,8 @@ impl Bench {
                 ("/v1/streams/s/subscriptions/b/pull", r#"{}"#),
                 ("/v1/streams/s/producers", r#"{"producer":"p"}"#),
             ] {
-                let request = Request::post(path).header("content-type", "application/json").body(Body::from(body)).expect("a request");
+                let request =
+                    Request::post(path).header("host", "localhost").header("content-type", "application/json").body(Body::from(body)).expect("a request");
                 assert!(edge.handle(Peer::Local, request).await.status().is_success(), "{path} {body}");
             }
             (broker, edge)
@@ -152,6 +153,8 @@ fn request(input: &[u8]) -> Option<Request<Body>> {
         let (name, value) = (HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value[1..].trim_ascii()).ok()?);
         request.headers_mut().append(name, value);
     }
+    // Every request has one, unless it says otherwise: without it nothing else would be looked at.
+    request.headers_mut().entry("host").or_insert(HeaderValue::from_static("localhost"));
     if request.headers().get("content-type").is_some_and(|t| t == "application/grpc") {
         *request.version_mut() = Version::HTTP_2;
     }
