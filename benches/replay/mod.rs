@@ -14,6 +14,9 @@ const CHUNK: usize = 64 * 1024;
 /// Opened at once: an attack that opens thousands must not find the sink's queue full.
 const OPEN: usize = 64;
 
+/// What one connection has sent so far.
+type Sent = Arc<Mutex<Vec<u8>>>;
+
 /// What an attack's connections sent, each in one piece.
 #[derive(Clone)]
 pub struct Recorded(Arc<Vec<Vec<u8>>>);
@@ -22,7 +25,7 @@ pub struct Recorded(Arc<Vec<Vec<u8>>>);
 pub async fn record<F: Future<Output = String>>(to: SocketAddr, attack: impl FnOnce(SocketAddr) -> F) -> Recorded {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let at = listener.local_addr().expect("an address");
-    let all: Arc<Mutex<Vec<Arc<Mutex<Vec<u8>>>>>> = Arc::default();
+    let all: Arc<Mutex<Vec<Sent>>> = Arc::default();
     let kept = all.clone();
     let proxy = tokio::spawn(async move {
         let mut tasks = JoinSet::new();
@@ -40,7 +43,7 @@ pub async fn record<F: Future<Output = String>>(to: SocketAddr, attack: impl FnO
 }
 
 /// One connection, in both directions, until either ends.
-async fn pass(theirs: TcpStream, to: SocketAddr, sent: Arc<Mutex<Vec<u8>>>) {
+async fn pass(theirs: TcpStream, to: SocketAddr, sent: Sent) {
     let Ok(broker) = TcpStream::connect(to).await else { return };
     let _ = broker.set_nodelay(true).and_then(|()| theirs.set_nodelay(true));
     let ((mut from, mut back), (mut answers, mut on)) = (theirs.into_split(), broker.into_split());
