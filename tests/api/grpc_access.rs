@@ -126,7 +126,7 @@ async fn users_sources_keys_and_rights_are_the_same_over_both_faces() {
     assert_eq!(grpc.good::<v1::User>(at!("ChangeUser"), &change).await, bob, "what is absent stays");
     let all: v1::ListUsersResponse = grpc.good(at!("ListUsers"), &v1::ListUsersRequest::default()).await;
     assert_eq!(Value::from(all.users.iter().map(user).collect::<Vec<_>>()), rest.get("/v1/users?recursion=1").await.metadata());
-    assert_eq!((all.users.len(), all.users[2].created_us), (3, None), "the operator has no day of birth");
+    assert_eq!(all.users.len(), 2);
 
     let new = v1::CreateSourceRequest { name: "till".into(), description: "in the shop".into(), owner: Some("alice".into()) };
     let made: v1::SourceWithKey = grpc.good(at!("CreateSource"), &new).await;
@@ -203,7 +203,10 @@ async fn a_session_or_ticket_of_one_face_is_good_at_the_other_and_ends_for_both(
     assert_eq!((over.code(), code(&over).as_str()), (Code::Unauthenticated, "unauthenticated"));
 
     let mut grpc = By::operator(&broker).await;
-    assert_eq!(caller(&grpc.good(at!("GetSession"), &v1::GetSessionRequest {}).await), operator(&broker).get("/v1/sessions/current").await.metadata());
+    assert_eq!(
+        caller(&grpc.good(at!("GetSession"), &v1::GetSessionRequest {}).await),
+        without_usage(operator(&broker).get("/v1/sessions/current").await.metadata())
+    );
 }
 
 #[tokio::test]
