@@ -64,6 +64,8 @@ pub struct Driver {
     world: World,
     /// Intents that wait for rows, by the first they lack.
     parked: HashMap<Need, VecDeque<Queued>>,
+    /// What whoever comes waits for as well, as long as somebody is parked under it: see [`Need::is_aside`].
+    gate: Option<Need>,
     /// Taken from the queue, not yet prepared; in the order of arrival.
     backlog: VecDeque<Queued>,
     /// How many intents have arrived.
@@ -116,6 +118,7 @@ impl Driver {
             inlet,
             world,
             parked: HashMap::default(),
+            gate: None,
             backlog: VecDeque::new(),
             arrivals: 0,
             failed,
@@ -310,6 +313,10 @@ impl Driver {
         self.state.begin(now, full);
         let (mut permits, mut solo, mut prepared) = (Vec::new(), 0, 0u64);
         while let Some(queued) = self.backlog.pop_front() {
+            if let Some(gate) = self.gate.clone().filter(|gate| self.parked.contains_key(gate)) {
+                self.park(gate, queued);
+                continue;
+            }
             if let Some(need) = self.state.lacks(&queued.intent).into_iter().next() {
                 self.park(need, queued);
                 continue;
@@ -328,6 +335,9 @@ impl Driver {
     }
 
     fn park(&mut self, need: Need, queued: Queued) {
+        if need.is_aside() {
+            self.gate = Some(need.clone());
+        }
         if let Some(waiting) = self.parked.get_mut(&need) {
             let place = waiting.partition_point(|other| other.arrival < queued.arrival);
             waiting.insert(place, queued);

@@ -50,7 +50,12 @@ pub struct Stream {
     pub epoch_floor: u64,
 }
 
-impl Evictable for Stream {}
+impl Evictable for Stream {
+    /// Acts on whatever else wait for the end of the audit when it is not at hand.
+    fn pinned(&self) -> bool {
+        self.id.is_system()
+    }
+}
 impl Evictable for StreamId {}
 impl Evictable for SubscriptionId {}
 impl Evictable for Vec<u8> {}
@@ -110,6 +115,18 @@ pub enum Need {
     Key(IdempotencyRow),
     /// A row of `meta` that is kept as it is stored.
     Row(RowKey),
+}
+
+impl Need {
+    /// Is it beside the thing that the intent is about: the audit, counts of a user, a row of somebody's? Other intents about the same thing may
+    /// not need it, and would overtake; so all of them wait.
+    pub fn is_aside(&self) -> bool {
+        match self {
+            Self::Stream(id) => id.is_system(),
+            Self::Row(_) => true,
+            _ => false,
+        }
+    }
 }
 
 /// What a [`Need`] turned out to be; `None` = there is no such thing.
