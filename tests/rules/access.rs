@@ -49,6 +49,13 @@ async fn what_was_answered_is_there_after_a_crash() {
     reads(&bench, &key).await.unwrap();
     let right = soon(bench.broker.right(&OPERATOR, &name("s"), &PrincipalRef::Source(id))).await.unwrap();
     assert_eq!((right.right, right.effective), (Right::ReadOnly, Right::ReadOnly));
+    let alice = as_user(&bench, "alice").await;
+    let operation = bench.broker.operation_id();
+    soon(bench.broker.create_stream_as(&alice, NewStream::named(name("hers")), operation)).await.unwrap();
+    let bench = bench.crash().await;
+    let alice = as_user(&bench, "alice").await;
+    let found = soon(bench.broker.operation(&alice, operation)).await.unwrap();
+    assert_eq!((found.status_code, found.command.as_str(), found.stream.as_str()), (200, "stream.Create", "hers"));
     assert_eq!(soon(bench.broker.source_key(&OPERATOR, id)).await.unwrap(), key);
 }
 
@@ -63,6 +70,15 @@ async fn a_change_that_dies_on_its_way_to_the_disk_has_not_begun() {
     let bench = bench.crash().await;
     changing.abort();
     reads(&bench, &key).await.expect("the old key is good, since the new one never was");
+    // Nor is there an operation that tells of a change that never was.
+    bench.engine.stop();
+    let (broker, operation) = (bench.broker.clone(), bench.broker.operation_id());
+    let setting = tokio::spawn(async move { broker.set_right_as(&OPERATOR, &name("s"), &PrincipalRef::Source(id), Right::None, operation).await });
+    bench.engine.waiting().await;
+    let bench = bench.crash().await;
+    setting.abort();
+    reads(&bench, &key).await.expect("the right is there");
+    refused(soon(bench.broker.operation(&OPERATOR, operation)).await, Code::NotFound, "");
     let (_, new) = soon(bench.broker.rotate_source(&OPERATOR, id)).await.unwrap();
     let bench = bench.crash().await;
     refused(reads(&bench, &key).await, Code::Unauthenticated, "");

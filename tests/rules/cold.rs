@@ -43,6 +43,23 @@ async fn p12_an_append_that_waits_for_its_stream_is_not_overtaken_by_the_next_of
 }
 
 #[tokio::test]
+async fn an_attach_that_waits_for_the_audit_is_not_overtaken_by_the_next_of_its_connection() {
+    let bench = Bench::with_stream("s").await;
+    bench.fill("s", 2).await;
+    bench.subscribe_new("s", "x").await;
+    bench.engine.hold_row(Key::Stream(id::AUDIT_STREAM));
+    let mut c = bench.connect();
+    // Moving the cursor is told in the audit, whose end nobody has looked for yet; the other attach is not.
+    let first = c.subscribe(SubscribeRequest { rewind: true, from: Some(Start::Offset(0)), ..attach("s", "x") }).await;
+    bench.engine.reads_held(1).await;
+    let mut second = c.subscribe(attach("s", "x")).await;
+    assert!(tokio::time::timeout(Duration::from_millis(40), &mut second).await.is_err(), "it waits for its turn");
+    bench.engine.release_row(Key::Stream(id::AUDIT_STREAM));
+    let epoch = |opened: Result<(Subscribed, Session)>| opened.unwrap().0.epoch;
+    assert_eq!((epoch(soon(first).await), epoch(soon(second).await)), (Some(1), Some(2)));
+}
+
+#[tokio::test]
 async fn p12_a_pipelined_producer_whose_rows_come_and_go_sees_no_gap() {
     let bench = bench().await;
     let id = bench.describe("s").await.id;

@@ -9,6 +9,7 @@ mod cursors;
 mod keys;
 mod producers;
 mod pulls;
+mod quotas;
 mod sessions;
 mod storage;
 mod streams;

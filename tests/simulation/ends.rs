@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidelog::broker::{Broker, Delivery, NewStream, NewUser, Principal, PrincipalRef, ReadFrom, ReadRequest, Right, Settings, Simulated};
 use tidelog::log::memory::Memory;
 use tidelog::types::request::{Start, SubscribeRequest};
-use tidelog::types::{Code, StreamName, UserName, limits};
+use tidelog::types::{Code, StreamName, TimeUs, UserName, limits};
 use tokio::time::{Instant, advance};
 
 const OPERATOR: Principal = Principal::Operator;
@@ -68,6 +68,18 @@ async fn a_long_poll_ends_with_the_session_that_waits_in_it() {
     advance(limits::CONSOLE_SESSION - Duration::from_secs(10)).await;
     let request = ReadRequest { from: ReadFrom::At(Start::Latest), limit: 1, wait: Duration::from_secs(60) };
     assert_eq!(broker.read(&who, &stream(), request).await.expect_err("its session ends").code, Code::SessionExpired);
+    is_now(end);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ticket_makes_nobody_last_longer_than_the_certificate_that_asked_for_it() {
+    let broker = broker().await;
+    let (wall, lasts) = (1_700_000_000_000_000, Duration::from_secs(3600));
+    let end = Instant::now() + lasts;
+    let who = broker.certificate_until("alice", Some(TimeUs(wall + lasts.as_micros() as i64))).await.expect("alice");
+    let (ticket, _) = broker.issue_ticket(&who).await.expect("a ticket");
+    let shown = broker.authenticate(&ticket).await.expect("it is good");
+    assert_eq!(broker.connect(shown).revoked().await.code, Code::SessionExpired);
     is_now(end);
 }
 

@@ -29,6 +29,8 @@ pub struct NewTicket {
     pub parent: Option<ApiKeyId>,
     /// When it ends.
     pub expires: TimeUs,
+    /// When whoever shows it is nobody any more, where no key says so: the end of the certificate that asked for it.
+    pub holder_expires: Option<TimeUs>,
 }
 
 /// The encrypted key of a source, for the id that the loop gives it.

@@ -99,7 +99,8 @@ impl Broker {
         match parent {
             None if row.user == OPERATOR_USER => Ok(Principal::Operator),
             None => {
-                let identity = Identity::new(Kind::Console, self.inner.access.users.of(row.user), 0, None, None);
+                let expires = Some(TimeUs(row.holder_expires_us)).filter(|at| at.0 != 0);
+                let identity = Identity::new(Kind::Console, self.inner.access.users.of(row.user), 0, None, expires);
                 self.inner.access.note(&identity);
                 self.standing(&identity).await?;
                 Ok(Principal::Known(identity))

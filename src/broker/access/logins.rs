@@ -93,14 +93,14 @@ impl Broker {
         if who.kind() == Kind::Node {
             return Err(denied("A node needs no tickets.".into()));
         }
-        let parent: Option<ApiKeyId> = match who {
-            Principal::Known(identity) => identity.key().copied(),
-            Principal::Operator | Principal::Anonymous => None,
+        let (parent, holder_expires) = match who {
+            Principal::Known(identity) => (identity.key().copied(), identity.expires()),
+            Principal::Operator | Principal::Anonymous => (None, None),
         };
         let token = Token::new(Family::Ticket);
         let key = NewKey { id: *token.id(), hash: self.inner.access.vault.hash(&token) };
         let expires = TimeUs(self.inner.world.now().0 + limits::TICKET_LIFE.as_micros() as i64);
-        let ticket = NewTicket { user: who.user_id(), source: who.source_id(), parent, expires };
+        let ticket = NewTicket { user: who.user_id(), source: who.source_id(), parent, expires, holder_expires };
         self.change(By::broker(), AccessChange::IssueTicket { key, ticket }).await?;
         Ok((token.reveal().to_owned(), expires))
     }

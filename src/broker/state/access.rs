@@ -302,6 +302,7 @@ impl State {
                     created_us: self.now.wall_us,
                     expires_us: ticket.expires.0,
                     parent: ticket.parent.map(|id| id.to_vec()).unwrap_or_default(),
+                    holder_expires_us: ticket.holder_expires.map_or(0, |at| at.0),
                     ..Default::default()
                 };
                 self.put_row(Key::ApiKey(&key.id), &row);

@@ -27,6 +27,10 @@ impl State {
         expect: Expect,
         user: u64,
     ) -> Result<ProducerOpened, Error> {
+        if stream.is_some_and(|name| self.find(name).is_none()) {
+            // Whoever is refused for want of room leaves no stream behind.
+            self.check_room(user, Bound::Producers, 1)?;
+        }
         let stream = stream.map(|name| self.data_stream_or_new(name, stream_id, user)).transpose()?;
         let (key, floor) = match stream {
             Some(stream) => (ProducerKey::of_stream(stream, id.clone()), self.stream(stream).epoch_floor),

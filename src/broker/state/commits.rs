@@ -1,6 +1,7 @@
 //! `Commit`: acks and appends that happen together or not at all (T-1 … T-7).
 
 use super::State;
+use crate::broker::access::Bound;
 use crate::broker::info::NewStream;
 use crate::broker::intent::Author;
 use crate::broker::producer::{Producer, Receipt, Verdict};
@@ -74,6 +75,11 @@ impl State {
                 let cause = Error::new(Code::ConditionFailed, format!("Stream {} stands at {next}, not at {}.", check.stream, check.expected_next_offset));
                 return Err(fail(cause.rule("T-7").detail("next_offset", next).detail("expected_next_offset", check.expected_next_offset)));
             }
+        }
+
+        if let Some(index) = targets.iter().position(|target| target.id().is_none()) {
+            let new = nexts.iter().filter(|(target, _)| target.id().is_none()).count();
+            self.check_room(author.user, Bound::Streams, new as u64).map_err(|cause| part_failed("appends", index, cause))?;
         }
 
         // From here on nothing can fail.

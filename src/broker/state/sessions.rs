@@ -174,7 +174,10 @@ impl State {
         claim: Claim,
         by: Option<&By>,
     ) -> Result<Opened, Error> {
-        // Whoever is refused for want of a subscription leaves no stream behind.
+        // Whoever is refused for want of a subscription, or of room for one, leaves no stream behind.
+        if subscription.is_some() && create && self.find(stream).is_none() {
+            self.check_room(claim.author.user, Bound::Subscriptions, 1)?;
+        }
         let id = match subscription {
             Some(_) if !create => self.data_stream(stream, stream_id)?,
             _ => self.data_stream_or_new(stream, stream_id, claim.author.user)?,

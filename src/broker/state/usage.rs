@@ -49,6 +49,24 @@ impl State {
         self.lacks_usage(user, None, needs);
     }
 
+    /// May the user have so many more? Asked before anything is changed by an intent that does more than count.
+    ///
+    /// # Errors
+    /// `quota_exceeded`, for all but root users.
+    pub(super) fn check_room(&mut self, user: u64, bound: Bound, more: u64) -> Result<()> {
+        let most = self.options.quotas.of(bound);
+        if !is_counted(user) || more == 0 || most == 0 {
+            return Ok(());
+        }
+        let mut usage = self.row::<value::Usage>(Key::Usage(user))?.unwrap_or_default();
+        let has = count_of(&mut usage, bound).map_or(0, |count| *count);
+        if has.saturating_add(more) <= most || self.row::<value::User>(Key::User(user))?.is_some_and(|user| user.root) {
+            return Ok(());
+        }
+        self.options.refusals.note(bound);
+        Err(bound.exceeded(most))
+    }
+
     /// One more of a user's, on this stream where it stands on one.
     ///
     /// # Errors
@@ -57,14 +75,9 @@ impl State {
         if !is_counted(user) {
             return Ok(());
         }
-        let most = self.options.quotas.of(bound);
-        let root = self.row::<value::User>(Key::User(user))?.is_some_and(|user| user.root);
+        self.check_room(user, bound, 1)?;
         let mut usage = self.row::<value::Usage>(Key::Usage(user))?.unwrap_or_default();
         if let Some(count) = count_of(&mut usage, bound) {
-            if most != 0 && *count >= most && !root {
-                self.options.refusals.note(bound);
-                return Err(bound.exceeded(most));
-            }
             *count += 1;
         }
         self.put_row(Key::Usage(user), &usage);
