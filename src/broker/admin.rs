@@ -8,8 +8,9 @@ use tracing::{error, info};
 
 use super::commit::engine_failure;
 use super::info::*;
-use super::intent::{Author, Intent, SubscriptionFields};
+use super::intent::{Author, Intent, SubscriptionFields, TrimPoint};
 use super::operation::{self, Note};
+use super::read::Held;
 use super::shared::Bounds;
 use super::state::{OPERATOR_NAME, Stream, stream_not_found, subscription_not_found, trim_beyond_end};
 use super::{Action, Broker, Kind, Principal, loader};
@@ -18,7 +19,7 @@ use crate::log::{IdempotencyRow, Key, RowKey, faults};
 use crate::types::id::OPERATOR_USER;
 use crate::types::reply::Lag;
 use crate::types::request::Start;
-use crate::types::{Applied, Code, Error, OperationId, Result, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs, limits};
+use crate::types::{Applied, Code, Error, OperationId, Result, Slice, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs, limits};
 
 /// Most metadata entries of a stream.
 const METADATA_ENTRIES: usize = 64;
@@ -315,16 +316,22 @@ impl Broker {
             // Also when it grows past it meanwhile: where the batches end there is not known here.
             return Err(trim_beyond_end(name, before, bounds.next_offset));
         }
-        let (base, bytes_before) = if before <= bounds.first_offset || before == bounds.next_offset {
-            (bounds.next_offset, bounds.bytes_end)
+        let whole = TrimPoint { before, base: bounds.next_offset, bytes_before: bounds.bytes_end };
+        let to = if before <= bounds.first_offset || before == bounds.next_offset {
+            whole
         } else {
-            let batch = self.one_batch(found.id, before, &bounds).await?;
-            let base = batch.head.base_offset;
-            let slice = crate::types::Slice::of(batch, before..before + 1);
-            (base, slice.map_or(bounds.bytes_before_first, |slice| slice.bytes_before()))
+            match self.batch_of(found.id, before, &bounds).await? {
+                Held::Batch(batch) => {
+                    let base = batch.head.base_offset;
+                    let bytes_before = Slice::of(batch, before..before + 1).map_or(bounds.bytes_before_first, |slice| slice.bytes_before());
+                    TrimPoint { before, base, bytes_before }
+                }
+                // Nothing is left to do, which the commit says, or that the stream is gone.
+                Held::Trimmed { .. } => whole,
+            }
         };
-        let (stream, by) = (name.clone(), self.by(who).await);
-        let (id, first_base) = self.ask(0, |reply| Intent::Trim { stream, before, base, bytes_before, by, reply }).await?;
+        let (stream, stream_id, by) = (name.clone(), found.id, self.by(who).await);
+        let (id, first_base) = self.ask(0, |reply| Intent::Trim { stream, stream_id, to, by, reply }).await?;
         if let Err(error) = self.inner.engine.trim(id, Some(first_base)).await {
             // The trim is durable, so the caller must not hear that it had no effect.
             error!(%error, "files of trimmed events of stream {name} stay until compaction");
@@ -396,13 +403,18 @@ impl Broker {
 
     /// Events, bytes and seconds from `next` to the end, by subtraction (`design.md` section 1 "lag").
     pub(super) async fn lag_from(&self, stream: StreamId, bounds: &Bounds, next: u64) -> Result<Lag> {
-        let from = next.max(bounds.first_offset);
-        if from >= bounds.next_offset {
-            return Ok(Lag::default());
-        }
-        let batch = self.one_batch(stream, from, bounds).await?;
+        let mut from = next.max(bounds.first_offset);
+        let batch = loop {
+            if from >= bounds.next_offset {
+                return Ok(Lag::default());
+            }
+            match self.batch_of(stream, from, bounds).await? {
+                Held::Batch(batch) => break batch,
+                Held::Trimmed { first_offset } => from = first_offset,
+            }
+        };
         let seconds = self.inner.world.now().seconds_since(batch.head.time);
-        let bytes_before = crate::types::Slice::of(batch, from..from + 1).map_or(bounds.bytes_end, |slice| slice.bytes_before());
+        let bytes_before = Slice::of(batch, from..from + 1).map_or(bounds.bytes_end, |slice| slice.bytes_before());
         Ok(Lag { events: bounds.next_offset - from, bytes: bounds.bytes_end.saturating_sub(bytes_before), seconds })
     }
 

@@ -76,6 +76,17 @@ impl From<&Principal> for Author {
     }
 }
 
+/// Where a trimmed stream begins, as its log has it.
+#[derive(Clone, Copy, Debug)]
+pub struct TrimPoint {
+    /// First offset that stays.
+    pub before: u64,
+    /// Base of the batch that holds it.
+    pub base: u64,
+    /// Data bytes before it.
+    pub bytes_before: u64,
+}
+
 /// What a session needs to begin.
 pub struct Opened {
     /// For the client.
@@ -157,12 +168,10 @@ pub enum Intent {
     Trim {
         /// Which.
         stream: StreamName,
-        /// First offset that stays.
-        before: u64,
-        /// Base of the batch that holds it, from the log.
-        base: u64,
-        /// Data bytes before it, from the log.
-        bytes_before: u64,
+        /// The stream whose log was looked at: another one of this name has other batches.
+        stream_id: StreamId,
+        /// Where it shall begin.
+        to: TrimPoint,
         /// Who trims it.
         by: Box<By>,
         /// Answer: the stream, and the base below which its files may go.

@@ -104,8 +104,13 @@ impl Broker {
 
     /// A trim is on disk a moment before its readers hear of it.
     async fn trimmed_on_disk(&self, stream: StreamId, from: u64) -> Result<bool> {
+        Ok(self.begins_on_disk(stream).await?.is_none_or(|first| first > from))
+    }
+
+    /// The first offset that is kept, as it is on disk; none when the stream is gone.
+    async fn begins_on_disk(&self, stream: StreamId) -> Result<Option<u64>> {
         let stream = loader::stream(&*self.inner.engine, stream).await.map_err(|e| engine_failure(&e))?;
-        Ok(stream.is_none_or(|stream| stream.bounds.first_offset > from || stream.bounds.gone))
+        Ok(stream.filter(|stream| !stream.bounds.gone).map(|stream| stream.bounds.first_offset))
     }
 
     async fn read_start(&self, stream: &StreamName, id: StreamId, bounds: &Bounds, from: ReadFrom) -> Result<u64> {
@@ -142,53 +147,50 @@ impl Broker {
     /// `not_found`, `offset_trimmed` with `first_offset`, `stream_empty`.
     pub async fn event(&self, who: &Principal, stream: &StreamName, which: Which) -> Result<Slice> {
         self.may(who, stream, Action::Read).await?;
-        let found = self.find_stream(stream).await?;
-        let bounds = found.bounds;
-        let (first, next) = (bounds.first_offset, bounds.next_offset);
-        let not_there = |offset: String| {
-            Error::new(Code::NotFound, format!("Event {offset} of stream {stream} was not found; it holds {first} to {}.", next.saturating_sub(1)))
-                .resource(format!("/v1/streams/{stream}/events/{offset}"))
-                .detail("first_offset", first)
-                .detail("next_offset", next)
-        };
-        let offset = match which {
-            Which::Offset(offset) if offset >= next => return Err(not_there(offset.to_string())),
-            Which::Offset(offset) if offset < first => return Err(trimmed(stream, offset, &bounds)),
-            Which::Offset(offset) => offset,
-            _ if first == next => {
-                return Err(Error::new(Code::StreamEmpty, format!("Stream {stream} has no event."))
-                    .detail("next_offset", next)
-                    .resource(format!("/v1/streams/{stream}")));
+        loop {
+            let found = self.find_stream(stream).await?;
+            let offset = chosen(stream, which, &found.bounds)?;
+            if let Held::Batch(batch) = self.batch_of(found.id, offset, &found.bounds).await? {
+                return Slice::of(batch, offset..offset + 1).ok_or_else(|| missing(found.id, offset, offset));
             }
-            Which::First => first,
-            Which::Last => next - 1,
-            Which::FromEnd(back) => next.checked_sub(back).filter(|offset| back > 0 && *offset >= first).ok_or_else(|| not_there(format!("-{back}")))?,
-            Which::Random => rand::random_range(first..next),
-        };
-        let batch = self.one_batch(found.id, offset, &bounds).await?;
-        Slice::of(batch, offset..offset + 1).ok_or_else(|| not_there(offset.to_string()))
+            // Trimmed meanwhile, or a new stream of this name: looked up again, it says so.
+        }
     }
 
-    /// The batch that holds `offset`.
-    pub(super) async fn one_batch(&self, stream: StreamId, offset: u64, bounds: &Bounds) -> Result<Arc<Batch>> {
+    /// The batch that holds `offset`, which `bounds` say is kept; or where the stream begins now, if it was trimmed past it meanwhile.
+    ///
+    /// # Errors
+    /// `data_corrupt` when it is missing and was not trimmed (S-6).
+    pub(super) async fn batch_of(&self, stream: StreamId, offset: u64, bounds: &Bounds) -> Result<Held> {
         let wanted = ReadLimits { until: offset + 1, bytes: 1, batches: 1, not_below: bounds.first_base };
         let batch = self.read_log(stream, offset, wanted).await?.into_iter().next();
-        batch.filter(|b| b.head.base_offset <= offset && offset < b.head.end()).ok_or_else(|| missing(stream, offset, offset))
+        if let Some(batch) = batch.filter(|b| b.head.base_offset <= offset && offset < b.head.end()) {
+            return Ok(Held::Batch(batch));
+        }
+        let begins = self.begins_on_disk(stream).await?.unwrap_or(bounds.next_offset);
+        if begins > offset { Ok(Held::Trimmed { first_offset: begins }) } else { Err(missing(stream, offset, offset)) }
     }
 
     /// First kept offset whose time is `time` or later: a binary search over batch keys, since time never falls.
     pub(super) async fn offset_of_time(&self, stream: StreamId, bounds: &Bounds, time: TimeUs) -> Result<u64> {
         let (mut low, mut high) = (bounds.first_offset, bounds.next_offset);
         while low < high {
-            let batch = self.one_batch(stream, low + (high - low) / 2, bounds).await?;
-            if batch.head.time < time {
-                low = batch.head.end();
-            } else {
-                high = batch.head.base_offset;
+            match self.batch_of(stream, low + (high - low) / 2, bounds).await? {
+                Held::Batch(batch) if batch.head.time < time => low = batch.head.end(),
+                Held::Batch(batch) => high = batch.head.base_offset,
+                Held::Trimmed { first_offset } => low = first_offset,
             }
         }
         Ok(low.max(bounds.first_offset))
     }
+}
+
+/// What the log has of an offset that was kept a moment ago.
+pub(super) enum Held {
+    /// The batch it is in.
+    Batch(Arc<Batch>),
+    /// A trim was faster, or the deletion of the stream, of which nothing is kept.
+    Trimmed { first_offset: u64 },
 }
 
 /// Resolves when the first of two does.
@@ -225,6 +227,29 @@ pub(super) fn cut(run: Vec<Slice>, mut events: u64, mut bytes: u64) -> Vec<Slice
         }
     }
     slices
+}
+
+/// The offset that is meant.
+fn chosen(stream: &StreamName, which: Which, bounds: &Bounds) -> Result<u64> {
+    let (first, next) = (bounds.first_offset, bounds.next_offset);
+    let not_there = |offset: String| {
+        Error::new(Code::NotFound, format!("Event {offset} of stream {stream} was not found; it holds {first} to {}.", next.saturating_sub(1)))
+            .resource(format!("/v1/streams/{stream}/events/{offset}"))
+            .detail("first_offset", first)
+            .detail("next_offset", next)
+    };
+    match which {
+        Which::Offset(offset) if offset >= next => Err(not_there(offset.to_string())),
+        Which::Offset(offset) if offset < first => Err(trimmed(stream, offset, bounds)),
+        Which::Offset(offset) => Ok(offset),
+        _ if first == next => {
+            Err(Error::new(Code::StreamEmpty, format!("Stream {stream} has no event.")).detail("next_offset", next).resource(format!("/v1/streams/{stream}")))
+        }
+        Which::First => Ok(first),
+        Which::Last => Ok(next - 1),
+        Which::FromEnd(back) => next.checked_sub(back).filter(|offset| back > 0 && *offset >= first).ok_or_else(|| not_there(format!("-{back}"))),
+        Which::Random => Ok(rand::random_range(first..next)),
+    }
 }
 
 fn trimmed(stream: &StreamName, offset: u64, bounds: &Bounds) -> Error {

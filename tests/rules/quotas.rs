@@ -25,42 +25,31 @@ async fn used(bench: &Bench) -> [u64; 3] {
     [0, 1, 2].map(|index| usage.counts[index].1)
 }
 
-fn append(stream: &str) -> CommitAppend {
-    CommitAppend { stream: name(stream), stream_id: None, events: events(&["x"]), expected_next_offset: None }
-}
-
 #[tokio::test]
-async fn t1_a_commit_that_would_make_more_streams_than_its_user_may_have_does_nothing() {
+async fn whoever_may_have_no_more_leaves_nothing_behind() {
     let (bench, alice) = with_alice().await;
-    soon(bench.broker.create_stream(&alice, NewStream::named(name("in")))).await.unwrap();
-    soon(bench.broker.append(&alice, plain("in", &["x"]))).await.unwrap();
+    soon(bench.broker.create_stream(&alice, NewStream::named(name("one")))).await.unwrap();
     let mut c = bench.broker.connect(alice.clone());
-    let mut reader = Reader::open(&mut c, SubscribeRequest { create: true, ..attach("in", "x") }).await.unwrap();
-    reader.take(1).await;
-    let ack = CommitAck { stream: name("in"), subscription: sub("x"), epoch: reader.epoch(), offset: 0 };
-    let commit =
-        |streams: &[&str]| CommitRequest { acks: vec![ack.clone()], appends: streams.iter().map(|stream| append(stream)).collect(), ..Default::default() };
-    let error = soon(bench.broker.commit(&alice, commit(&["in", "one", "two"]))).await.unwrap_err();
-    assert_eq!((error.code, &error.details["part"], &error.details["index"]), (Code::TxnPartFailed, &"appends".into(), &1.into()), "{error}");
-    assert_eq!(error.details["cause"]["code"], "quota_exceeded");
-    assert_eq!((used(&bench).await, bench.subscription("in", "x").await.next, bench.next_offset("in").await), ([1, 1, 0], 0, 1));
-    refused(soon(bench.broker.stream(&OPERATOR, &name("one"))).await, Code::NotFound, "");
-    soon(bench.broker.commit(&alice, commit(&["in", "one", "one"]))).await.expect("one more is allowed, however often it is named");
-    assert_eq!((used(&bench).await, bench.subscription("in", "x").await.next), ([2, 1, 0], 1));
-}
-
-#[tokio::test]
-async fn whoever_may_have_no_more_leaves_no_stream_behind() {
-    let (bench, alice) = with_alice().await;
-    let mut c = bench.broker.connect(alice.clone());
-    let mine = |stream: &str| SubscribeRequest { create: true, ..attach(stream, "x") };
-    drop(Reader::open(&mut c, mine("one")).await.unwrap());
-    refused(Reader::open(&mut c, mine("two")).await.map(drop), Code::QuotaExceeded, "");
-    let producer = |stream: &str| opening(Some(stream), "p", Expect::Any);
-    soon(bench.broker.open_producer(&alice, producer("one"))).await.unwrap();
-    refused(soon(bench.broker.open_producer(&alice, producer("two"))).await, Code::QuotaExceeded, "");
+    let reading = |subscription: &str| SubscribeRequest { create: true, ..attach("one", subscription) };
+    drop(Reader::open(&mut c, reading("x")).await.unwrap());
+    refused(Reader::open(&mut c, reading("y")).await.map(drop), Code::QuotaExceeded, "");
+    refused(soon(bench.broker.subscription(&alice, &name("one"), &sub("y"))).await, Code::NotFound, "");
+    soon(bench.broker.open_producer(&alice, opening(Some("one"), "p", Expect::Any))).await.unwrap();
+    refused(soon(bench.broker.open_producer(&alice, opening(Some("one"), "q", Expect::Any))).await, Code::QuotaExceeded, "");
+    refused(soon(bench.broker.producer(&alice, Some(&name("one")), &producer("q"))).await, Code::NotFound, "");
     assert_eq!(used(&bench).await, [1, 1, 1]);
-    refused(soon(bench.broker.stream(&OPERATOR, &name("two"))).await, Code::NotFound, "");
+}
+
+#[tokio::test]
+async fn only_who_may_do_everything_creates_streams_by_using_them() {
+    let (bench, alice) = with_alice().await;
+    refused(soon(bench.broker.append(&alice, plain("one", &["x"]))).await, Code::NotFound, "");
+    refused(soon(bench.broker.open_producer(&alice, opening(Some("one"), "p", Expect::Any))).await, Code::NotFound, "");
+    let commit = CommitRequest { appends: vec![commit_append("one", &["x"])], ..Default::default() };
+    refused(soon(bench.broker.commit(&alice, commit)).await, Code::NotFound, "");
+    refused(soon(bench.broker.stream(&OPERATOR, &name("one"))).await, Code::NotFound, "");
+    assert_eq!(used(&bench).await, [0, 0, 0]);
+    bench.put("one", &["x"]).await;
 }
 
 #[tokio::test]

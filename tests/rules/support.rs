@@ -83,6 +83,10 @@ pub struct Stepped {
     held_rows: watch::Sender<Vec<RowKey>>,
     /// How many reads are held so.
     reads_held: watch::Sender<usize>,
+    /// The next read of the log is held.
+    hold_read: AtomicBool,
+    /// A read of the log does not begin.
+    read_held: watch::Sender<bool>,
     /// What the next commit is refused with.
     refusal: Mutex<Option<EngineError>>,
 }
@@ -98,6 +102,8 @@ impl Stepped {
             seen: Mutex::default(),
             held_rows: watch::channel(Vec::new()).0,
             reads_held: watch::channel(0).0,
+            hold_read: AtomicBool::new(false),
+            read_held: watch::channel(false).0,
             refusal: Mutex::default(),
         })
     }
@@ -111,6 +117,17 @@ impl Stepped {
     pub fn release_row(&self, key: Key<'_>) {
         let key = key.encode();
         self.held_rows.send_modify(|held| held.retain(|other| *other != key));
+    }
+
+    /// The next read of the log sees what is there when it is released, and returns then; those after it pass.
+    pub fn hold_next_read(&self) {
+        self.read_held.send_replace(true);
+        self.hold_read.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends that hold.
+    pub fn release_read(&self) {
+        self.read_held.send_replace(false);
     }
 
     /// Resolves when so many reads are held.
@@ -207,6 +224,12 @@ impl Engine for Stepped {
     }
 
     async fn read(&self, stream: StreamId, from: u64, limits: ReadLimits) -> Result<Vec<Arc<Batch>>, EngineError> {
+        if self.hold_read.swap(false, Ordering::SeqCst) {
+            let mut held = self.read_held.subscribe();
+            self.reads_held.send_modify(|n| *n += 1);
+            held.wait_for(|held| !*held).await.expect("the sender lives in self");
+            self.reads_held.send_modify(|n| *n -= 1);
+        }
         self.inner.read(stream, from, limits).await
     }
 
@@ -673,7 +696,9 @@ fn advice(code: Code) -> (Applied, Retry) {
     use Code::*;
     match code {
         OutcomeUnknown => (Applied::Unknown, Retry::Same),
-        Overloaded | SlowConsumer | StorageFull | StorageFailed | CursorBusy | IdempotencyInProgress | Unavailable | Deleting => (Applied::No, Retry::Backoff),
+        Overloaded | SlowConsumer | StorageFull | StorageFailed | CursorBusy | IdempotencyInProgress | Unavailable | Deleting | QuotaExceeded => {
+            (Applied::No, Retry::Backoff)
+        }
         ProducerUnknown | SessionUnknown => (Applied::No, Retry::Reopen),
         ProducerSeqGap | ProducerSeqOverlap => (Applied::No, Retry::Resend),
         SessionPoisoned => (Applied::No, Retry::Resume),

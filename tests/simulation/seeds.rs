@@ -73,6 +73,13 @@ fn seed_9222_a_change_that_was_done_is_not_answered_with_applied_no() {
     assert!(outcome.wrong.is_empty(), "{}", told(9222, "", &outcome));
 }
 
+/// A stream was deleted while a trim looked into its log, and the trim was answered with `data_corrupt`.
+#[test]
+fn seed_7096_a_deletion_that_overtakes_a_trim_is_no_damage() {
+    let outcome = run(7096, Broken::default(), false);
+    assert!(outcome.wrong.is_empty(), "{}", told(7096, "", &outcome));
+}
+
 #[test]
 fn one_seed() {
     let Some(seed) = number("SEED") else { return };

@@ -506,8 +506,8 @@ impl State {
                 operations.into_iter().for_each(|id| self.delete(Key::Operation(id)));
                 self.answer(Answer::Done(reply, Ok(())));
             }
-            Intent::Trim { stream, before, base, bytes_before, by, reply } => {
-                let result = self.trim_stream(&stream, before, base, bytes_before, &by);
+            Intent::Trim { stream, stream_id, to, by, reply } => {
+                let result = self.trim_stream(&stream, stream_id, to, &by);
                 self.answer(Answer::Trimmed(reply, result));
             }
             Intent::CloseStream { stream, by, reply } => {

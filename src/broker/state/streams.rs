@@ -9,6 +9,7 @@ use crate::broker::access::Bound;
 use crate::broker::audit::{Act, By};
 use crate::broker::cursor::Mark;
 use crate::broker::info::{NewStream, OperationInfo};
+use crate::broker::intent::TrimPoint;
 use crate::broker::operation::{self, Note};
 use crate::broker::shared::Bounds;
 use crate::log::rows::value;
@@ -134,8 +135,9 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn trim_stream(&mut self, name: &StreamName, before: u64, base: u64, bytes_before: u64, by: &By) -> Result<(StreamId, u64), Error> {
-        let id = self.data_stream(name, None)?;
+    pub(super) fn trim_stream(&mut self, name: &StreamName, id: StreamId, to: TrimPoint, by: &By) -> Result<(StreamId, u64), Error> {
+        let TrimPoint { before, base, bytes_before } = to;
+        let id = self.data_stream(name, Some(id))?;
         let bounds = &mut self.stream(id).bounds;
         if before > bounds.next_offset {
             return Err(trim_beyond_end(name, before, bounds.next_offset));
