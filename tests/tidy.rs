@@ -25,11 +25,12 @@ const CLOCK_READERS: &[&str] = &[
     "src/broker/mod.rs",             // opens the broker: the moment from which monotonic time counts
     "src/broker/access/identity.rs", // when a credential ends, by the clock that sleeps go by
     "src/broker/access/quota.rs",    // how far the buckets of a user have filled; the buckets are told
-    "src/broker/admin.rs",           // lag in seconds, and how long a wait for an operation still lasts
+    "src/broker/admin.rs",           // lag in seconds
     "src/broker/driver.rs",          // the loop: reads the clock once for each group, and times its commits
+    "src/broker/operations.rs",      // how long a wait for an operation still lasts
     "src/broker/pull.rs",            // how long a pull still waits, and when its session was last used
     "src/broker/read.rs",            // how long a long poll still waits
-    "src/broker/session.rs",         // lag in seconds, and the moment of detaching
+    "src/broker/session.rs",         // lag in seconds, when passed events were told, and the moment of detaching
     "src/broker/world.rs",           // the wall clock itself
 ];
 

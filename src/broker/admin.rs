@@ -1,25 +1,23 @@
 //! Streams, subscriptions and operations: what is changed through the loop and what is read back from disk.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::commit::engine_failure;
 use super::info::*;
 use super::intent::{Author, Intent, SubscriptionFields, TrimPoint};
-use super::operation::{self, Note};
+use super::operation::Note;
 use super::read::Held;
 use super::shared::Bounds;
 use super::state::{OPERATOR_NAME, Stream, stream_not_found, subscription_not_found, trim_beyond_end};
-use super::{Action, Broker, Kind, Principal, loader};
+use super::{Action, Broker, Kind, Principal, fields, loader};
 use crate::log::rows::{self, value};
 use crate::log::{IdempotencyRow, Key, RowKey, faults};
 use crate::types::id::OPERATOR_USER;
 use crate::types::reply::Lag;
 use crate::types::request::Start;
-use crate::types::{Applied, Code, Error, OperationId, Result, Slice, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs, limits};
+use crate::types::{Applied, Code, Error, Filter, OperationId, Result, Slice, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs, limits};
 
 /// Most metadata entries of a stream.
 const METADATA_ENTRIES: usize = 64;
@@ -80,7 +78,7 @@ impl Broker {
     }
 
     /// The name of a user; of one that is gone, what is left of it.
-    async fn name_of_user(&self, id: u64) -> Result<String> {
+    pub(super) async fn name_of_user(&self, id: u64) -> Result<String> {
         Ok(match id {
             OPERATOR_USER => OPERATOR_NAME.to_owned(),
             id => self.user_by_id(id).await?.map_or_else(|| format!("user-{id}"), |user| user.name.to_string()),
@@ -120,14 +118,24 @@ impl Broker {
             return self.own_streams(who, query).await;
         }
         let ids = self.index(rows::prefix::stream_names(), |folded| Key::StreamName(folded).encode(), &query).await?;
-        let mut items = Vec::new();
-        for id in ids.items {
-            // One that was deleted since is left out.
-            if let Some(stream) = loader::stream(&*self.inner.engine, StreamId(id)).await.map_err(|e| engine_failure(&e))? {
-                items.push(self.describe(&stream).await?);
+        self.page_of_streams(ids.into_iter().map(StreamId), &query).await
+    }
+
+    async fn page_of_streams(&self, ids: impl Iterator<Item = StreamId>, query: &ListQuery) -> Result<Page<StreamInfo>> {
+        let mut page = Page { items: Vec::new(), more: false };
+        for id in ids {
+            if query.take(&mut page, self.describe_by_id(id).await?).is_break() {
+                break;
             }
         }
-        Ok(Page { items, more: ids.more })
+        Ok(page)
+    }
+
+    async fn describe_by_id(&self, id: StreamId) -> Result<Option<StreamInfo>> {
+        match loader::stream(&*self.inner.engine, id).await.map_err(|e| engine_failure(&e))? {
+            Some(stream) => self.describe(&stream).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Does the caller see every stream: the operator, and root users?
@@ -141,7 +149,7 @@ impl Broker {
 
     /// The streams on which a caller has a right, by way of its own rights: others are not looked at.
     async fn own_streams(&self, who: &Principal, query: ListQuery) -> Result<Page<StreamInfo>> {
-        let after = query.after.map(|name| name.to_ascii_lowercase());
+        let after = query.after.as_ref().map(|name| name.to_ascii_lowercase());
         let mut names = Vec::new();
         for (id, _) in self.rights_of(who.id()).await? {
             let Some(name) = self.stream_name(id).await? else { continue };
@@ -151,17 +159,7 @@ impl Broker {
             }
         }
         names.sort_unstable();
-        let limit = query.limit.unwrap_or(usize::MAX);
-        let more = names.len() > limit;
-        names.truncate(limit);
-        let mut items = Vec::new();
-        for (_, id) in names {
-            let found = loader::stream(&*self.inner.engine, id).await.map_err(|e| engine_failure(&e))?;
-            if let Some(stream) = found {
-                items.push(self.describe(&stream).await?);
-            }
-        }
-        Ok(Page { items, more })
+        self.page_of_streams(names.into_iter().map(|(_, id)| id), &query).await
     }
 
     /// Has the caller any right on the stream?
@@ -173,10 +171,9 @@ impl Broker {
         }
     }
 
-    /// Ids of a name index, in the order of the folded names.
-    pub(super) async fn index(&self, prefix: RowKey, key: impl Fn(&str) -> RowKey, query: &ListQuery) -> Result<Page<u64>> {
+    /// Ids of a name index behind `query.after`, in the order of the folded names.
+    pub(super) async fn index(&self, prefix: RowKey, key: impl Fn(&str) -> RowKey, query: &ListQuery) -> Result<Vec<u64>> {
         self.check_serving()?;
-        let limit = query.limit.unwrap_or(usize::MAX);
         let mut after: Option<Vec<u8>> = None;
         let mut found: Vec<(Vec<u8>, u64)> = Vec::new();
         // Keys are ordered by length first (their length stands before them), names are not.
@@ -193,9 +190,7 @@ impl Broker {
             }
         }
         found.sort_unstable();
-        let more = found.len() > limit;
-        found.truncate(limit);
-        Ok(Page { items: found.into_iter().map(|(_, id)| id).collect(), more })
+        Ok(found.into_iter().map(|(_, id)| id).collect())
     }
 
     /// Begins a deletion. From the answer on nobody can use the stream; the name is free when the operation has ended.
@@ -250,19 +245,6 @@ impl Broker {
         Ok(())
     }
 
-    /// Forgets operations that ended before `horizon`. The server calls it now and then with [`limits::OPERATION_KEPT`] ago.
-    ///
-    /// # Errors
-    /// When the engine cannot be read or written.
-    pub async fn forget_operations(&self, horizon: TimeUs) -> Result<()> {
-        let old = self.operations_on_disk().await?.into_iter().map(|(_, info)| info);
-        let operations: Vec<OperationId> = old.filter(|info| info.is_final() && info.updated < horizon).map(|info| info.id).collect();
-        if operations.is_empty() {
-            return Ok(());
-        }
-        self.ask(0, |reply| Intent::ForgetOperations { operations, reply }).await
-    }
-
     /// Forgets idempotency keys whose time is over. The server calls it now and then; `now` only chooses whom to ask about, the
     /// clock of S-9 decides.
     ///
@@ -281,20 +263,6 @@ impl Broker {
             }
             for keys in keys.chunks(FORGET_AT_ONCE).map(<[_]>::to_vec) {
                 self.ask(0, |reply| Intent::ForgetKeys { keys, reply }).await?;
-            }
-        }
-    }
-
-    async fn operations_on_disk(&self) -> Result<Vec<(StreamId, OperationInfo)>> {
-        let (mut found, mut after) = (Vec::new(), None);
-        loop {
-            let page = self.inner.engine.scan(rows::prefix::operations(), after, 256).await.map_err(|e| engine_failure(&e))?;
-            let Some((last, _)) = page.last() else { return Ok(found) };
-            after = Some(last.to_vec());
-            for (key, bytes) in page {
-                let row: value::Operation = rows::decode(&bytes).map_err(Error::internal)?;
-                let id = uuid::Uuid::from_slice(key.get(1..).unwrap_or_default()).map_err(|e| Error::internal(e.to_string()))?;
-                found.push((StreamId(row.stream_id), operation::from_row(OperationId(id), row)));
             }
         }
     }
@@ -363,6 +331,7 @@ impl Broker {
             ack_timeout_s: bounded("ack_timeout_s", new.ack_timeout_s, limits::ACK_TIMEOUT_S, 86_400)?,
             max_in_flight: bounded("max_in_flight", new.max_in_flight, limits::MAX_IN_FLIGHT_EVENTS, 100_000)?,
             expires_s: bounded("expires_s", new.expires_s, limits::SUBSCRIPTION_EXPIRES_S, 10 * 365 * 86_400)?,
+            filter: Filter::given(new.filter.as_deref(), fields::EVENTS)?.map_or_else(String::new, |filter| filter.as_str().to_owned()),
         };
         let start = self.untimed(stream, new.start).await?;
         let (of, name, author) = (stream.clone(), new.name.clone(), Author::from(who));
@@ -394,6 +363,7 @@ impl Broker {
             ack_timeout_s: cursor.meta.ack_timeout_s,
             max_in_flight: cursor.meta.max_in_flight,
             expires_s: cursor.meta.expires_s,
+            filter: Some(cursor.meta.filter.clone()).filter(|filter| !filter.is_empty()),
             next: cursor.row.next,
             epoch: cursor.row.epoch,
             lag: self.lag_from(stream.id, &stream.bounds, cursor.row.next).await?,
@@ -426,11 +396,13 @@ impl Broker {
         self.may(who, stream, Action::Read).await?;
         let found = self.find_stream(stream).await?;
         let ids = self.index(rows::prefix::subscription_names(found.id), |folded| Key::SubscriptionName(found.id, folded).encode(), &query).await?;
-        let mut items = Vec::new();
-        for id in ids.items {
-            items.extend(self.describe_subscription(&found, SubscriptionId(id)).await?);
+        let mut page = Page { items: Vec::new(), more: false };
+        for id in ids {
+            if query.take(&mut page, self.describe_subscription(&found, SubscriptionId(id)).await?).is_break() {
+                break;
+            }
         }
-        Ok(Page { items, more: ids.more })
+        Ok(page)
     }
 
     /// # Errors
@@ -456,49 +428,6 @@ impl Broker {
         let (of, which, by) = (stream.clone(), name.clone(), self.by(who).await);
         self.ask(0, |reply| Intent::Seek { stream: of, name: which, to, claim, by, reply }).await?;
         shown(self.subscription(who, stream, name).await)
-    }
-
-    /// The id of an operation that will be.
-    pub fn operation_id(&self) -> OperationId {
-        OperationId(self.inner.world.random_uuid())
-    }
-
-    /// # Errors
-    /// `not_found`.
-    pub async fn operation(&self, who: &Principal, id: OperationId) -> Result<OperationInfo> {
-        self.still_good(who).await?;
-        let missing =
-            || Error::new(Code::NotFound, format!("Operation {id} was not found; finished ones are kept for a day.")).resource(format!("/v1/operations/{id}"));
-        let row = self.access_row::<value::Operation>(Key::Operation(id)).await?.ok_or_else(missing)?;
-        // Those of others are hidden; a source has none.
-        if (row.requestor != who.user_id() || who.source_id() != 0) && !self.is_operator(who).await? {
-            return Err(missing());
-        }
-        self.named(operation::from_row(id, row)).await
-    }
-
-    async fn named(&self, mut info: OperationInfo) -> Result<OperationInfo> {
-        info.requestor_name = self.name_of_user(info.requestor).await?;
-        Ok(info)
-    }
-
-    /// Waits until it is final or the time is up; returns what it is then. Cancel-safe.
-    ///
-    /// # Errors
-    /// `not_found`.
-    pub async fn wait_operation(&self, who: &Principal, id: OperationId, timeout: Duration) -> Result<OperationInfo> {
-        let deadline = Instant::now() + timeout.min(limits::OPERATION_WAIT);
-        loop {
-            let changed = self.inner.commits.operations.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            let info = self.operation(who, id).await?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            if info.is_final() || left.is_zero() || self.is_draining() {
-                return Ok(info);
-            }
-            drop(tokio::time::timeout(left, self.or_draining(changed)).await);
-        }
     }
 }
 

@@ -1,11 +1,22 @@
 //! What the broker tells about its objects, and what it is asked for in lists and reads.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
+use crate::types::filter::{Filter, Subject};
 use crate::types::reply::{GapReason, Lag};
 use crate::types::request::Start;
-use crate::types::{OperationId, ProducerId, Slice, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
+use crate::types::{OperationId, ProducerId, Result, Slice, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
+
+/// How safe an append is before it is answered; there is no other way yet.
+pub const DURABILITY: &str = "fsync";
+
+/// Who reads a subscription: one at a time; there is no other mode yet.
+pub const MODE: &str = "exclusive";
+
+/// What an operation is: a task, as LXD says; there is no other class yet.
+pub const CLASS: &str = "task";
 
 /// Words for the state of a stream, with LXD's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +25,16 @@ pub enum StreamStatus {
     Ready,
     /// 107: being deleted.
     Stopping,
+}
+
+impl StreamStatus {
+    /// Word and number.
+    pub fn told(self) -> (&'static str, u32) {
+        match self {
+            Self::Ready => ("Ready", 113),
+            Self::Stopping => ("Stopping", 107),
+        }
+    }
 }
 
 /// A stream.
@@ -90,6 +111,8 @@ pub struct SubscriptionInfo {
     pub max_in_flight: u64,
     /// It goes after this long without use.
     pub expires_s: u64,
+    /// Only events for which it holds are delivered.
+    pub filter: Option<String>,
     /// First event not done.
     pub next: u64,
     /// Of the newest session, 0 = none yet.
@@ -101,6 +124,11 @@ pub struct SubscriptionInfo {
 }
 
 impl SubscriptionInfo {
+    /// Word and number: has it a reader?
+    pub fn status(&self) -> (&'static str, u32) {
+        if self.attached { ("Running", 103) } else { ("Stopped", 102) }
+    }
+
     /// The last event done.
     pub fn acked_offset(&self) -> Option<u64> {
         self.next.checked_sub(1)
@@ -120,6 +148,8 @@ pub struct NewSubscription {
     pub max_in_flight: Option<u64>,
     /// See [`SubscriptionInfo`].
     pub expires_s: Option<u64>,
+    /// Deliver only events for which it holds.
+    pub filter: Option<String>,
 }
 
 /// A producer and where it stands.
@@ -164,6 +194,26 @@ pub struct OperationInfo {
     pub requestor_name: String,
 }
 
+impl OperationInfo {
+    /// Word for its number.
+    pub fn status(&self) -> &'static str {
+        match self.status_code {
+            100 => "Operation created",
+            103 => "Running",
+            104 => "Canceling",
+            105 => "Pending",
+            200 => "Success",
+            401 => "Canceled",
+            _ => "Failure",
+        }
+    }
+
+    /// Can it be cancelled? None of those that exist so far.
+    pub fn may_cancel(&self) -> bool {
+        false
+    }
+}
+
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T> {
@@ -180,6 +230,33 @@ pub struct ListQuery {
     pub after: Option<String>,
     /// At most this many; `None` = all.
     pub limit: Option<usize>,
+    /// Only those for which it holds; parsed with the fields of the collection ([`fields`](super::fields)).
+    pub filter: Option<Filter>,
+}
+
+impl ListQuery {
+    /// Puts the next thing on the page if it is still there and the filter holds for it. Breaks when the page is full and more follow.
+    pub(super) fn take<T: Subject>(&self, page: &mut Page<T>, found: Option<T>) -> ControlFlow<()> {
+        match found {
+            Some(item) if self.holds(&item) => self.put(page, item),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    /// Is there no filter, or does it hold?
+    pub(super) fn holds(&self, subject: &impl Subject) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.holds(subject))
+    }
+
+    /// Puts on the page what the filter holds for. Breaks when the page is full already, so that more follow.
+    pub(super) fn put<T>(&self, page: &mut Page<T>, item: T) -> ControlFlow<()> {
+        if self.limit == Some(page.items.len()) {
+            page.more = true;
+            return ControlFlow::Break(());
+        }
+        page.items.push(item);
+        ControlFlow::Continue(())
+    }
 }
 
 /// Where to trim to.
@@ -257,6 +334,11 @@ pub enum Delivery {
     Live {
         /// First offset not assigned.
         next_offset: u64,
+    },
+    /// A filter has passed over everything below `next` that was not handed out.
+    Progress {
+        /// First event that was not looked at, or the next to come.
+        next: u64,
     },
     /// These offsets will not come; both inclusive.
     Gap {

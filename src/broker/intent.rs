@@ -14,7 +14,7 @@ use super::shared::StreamShared;
 use crate::log::IdempotencyRow;
 use crate::types::reply::{Acked, Appended, Committed, ProducerOpened, Subscribed};
 use crate::types::request::{AckLevel, AckRequest, CommitRequest, Credit, Expect, OnGap, ProducerStamp, Start};
-use crate::types::{Error, Events, OperationId, PrincipalId, ProducerId, Result, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
+use crate::types::{Error, Events, Filter, OperationId, PrincipalId, ProducerId, Result, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
 
 /// Where an answer goes. The receiver may be gone; that is nobody's fault.
 pub type Reply<T> = oneshot::Sender<Result<T>>;
@@ -111,6 +111,8 @@ pub struct DurableSession {
     pub window: Credit,
     /// How long its delivered mark is kept when nobody holds it.
     pub ack_timeout_s: u64,
+    /// What its subscription delivers; `None` = all.
+    pub filter: Option<Arc<Filter>>,
 }
 
 /// A new subscription's fixed fields.
@@ -122,6 +124,8 @@ pub struct SubscriptionFields {
     pub max_in_flight: u64,
     /// See `SubscriptionInfo`.
     pub expires_s: u64,
+    /// See `SubscriptionInfo`; empty = all events.
+    pub filter: String,
 }
 
 /// One request to the commit loop.
@@ -239,6 +243,8 @@ pub enum Intent {
         subscription: Option<SubscriptionName>,
         /// Create the subscription if it does not exist.
         create: bool,
+        /// What the reader thinks its filter is; that of a new subscription.
+        filter: Option<String>,
         /// The rest.
         ask: OpenAsk,
         /// Who opens it: the owner of what is created on the way.

@@ -15,11 +15,13 @@ mod commit;
 mod connection;
 mod cursor;
 mod driver;
+pub mod fields;
 mod generations;
 pub mod info;
 mod intent;
 mod loader;
 mod operation;
+mod operations;
 mod producer;
 mod producers;
 mod pull;
@@ -42,7 +44,7 @@ use crate::log::{Engine, Key, Lane, Pressure, ReadLimits};
 use crate::types::reply::{Appended, Committed, Subscribed};
 use crate::types::request::{AppendRequest, CommitRequest, Credit, OnGap, Start, SubscribeRequest};
 pub use crate::types::{Action, Right};
-use crate::types::{Batch, Code, Error, IdempotencyKey, Result, StreamId, StreamName, TimeUs, limits};
+use crate::types::{Batch, Code, Error, Filter, IdempotencyKey, Result, StreamId, StreamName, TimeUs, limits};
 
 pub use access::{
     Access, KeyInfo, Kind, Login, NewSource, NewUser, Plane, Principal, PrincipalRef, Quotas, Rate, RightInfo, Seat, SourceChange, SourceInfo, Usage,
@@ -113,6 +115,8 @@ struct Reader {
     on_gap: OnGap,
     credit: Option<Credit>,
     watch: Option<Box<Watch>>,
+    /// Of an ephemeral reader; that of a subscription is in its row.
+    filter: Option<Arc<Filter>>,
 }
 
 /// Smallest share of the queue's budget: a request without events still costs its own memory.
@@ -417,10 +421,9 @@ impl Broker {
         // The watch first: a right that is taken away after the look is heard of.
         let watch = self.watch(who);
         let known_as = self.allowed(who, &request.stream, Action::Read).await?;
-        if request.filter.is_some() {
-            return Err(Error::new(Code::NotImplemented, "Filters are not built yet; leave `filter` out.").detail("field", "filter"));
-        }
-        let SubscribeRequest { stream, subscription, create, stream_id, rewind, from, credit, takeover, on_gap, log_epoch, .. } = request;
+        let SubscribeRequest { stream, subscription, create, stream_id, rewind, from, filter, credit, takeover, on_gap, log_epoch } = request;
+        let parsed = Filter::given(filter.as_deref(), fields::EVENTS)?.map(Arc::new);
+        let filter = parsed.as_ref().map(|filter| filter.as_str().to_owned());
         if subscription.is_none() && (create || rewind) {
             return Err(Error::bad("subscription", "`create` and `rewind` need a subscription; an ephemeral reader has no cursor."));
         }
@@ -433,7 +436,10 @@ impl Broker {
         // What was allowed is that stream, not another one that has its name a moment later.
         let stream_id = stream_id.or(known_as);
         let (claim, by) = if rewind { (self.claim(who, &stream).await, Some(self.by(who).await)) } else { (Claim { author: who.into(), admin: false }, None) };
-        Ok((move |reply| Intent::Open { stream, stream_id, subscription, create, ask, claim, by, reply }, Reader { on_gap, credit, watch }))
+        Ok((
+            move |reply| Intent::Open { stream, stream_id, subscription, create, filter, ask, claim, by, reply },
+            Reader { on_gap, credit, watch, filter: parsed },
+        ))
     }
 
     /// A start without a time: looked up in the log.
@@ -449,7 +455,7 @@ impl Broker {
     }
 
     fn attach(&self, opened: Opened, reader: Reader) -> (Subscribed, Session) {
-        Session::new(opened, self.clone(), reader.on_gap, reader.credit, reader.watch)
+        Session::new(opened, self.clone(), reader)
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::access::{Watch, rung};
 use super::ack_token::Run;
 use super::cursor::{self, Mark, Proof};
+use super::fields::runs;
 use super::intent::{Intent, Opened};
 use super::read;
 use super::shared::{Bounds, StreamShared};
@@ -18,7 +19,7 @@ use super::state::stream_not_found;
 use super::{Action, Broker, Principal, Usage};
 use crate::types::reply::{Acked, GapReason, Lag, Pulled};
 use crate::types::request::{AckLevel, AckRequest, OnGap, PullRequest, Start, SubscribeRequest};
-use crate::types::{Error, Result, Slice, StreamName, SubscriptionName, TimeUs, limits};
+use crate::types::{Error, Filter, Result, Slice, StreamName, SubscriptionName, TimeUs, limits};
 
 /// A call uses its session until it ends, however it ends.
 struct Use<'a> {
@@ -62,8 +63,9 @@ impl Broker {
         mark.pulled.store(true, Ordering::Release);
         self.inner.registry.attached(subscribed.stream_id, session.subscription, mark);
         let _used = Use { mark, began: self.inner.began };
+        let filter = session.filter.clone();
         let most = (events.clamp(1, limits::READ_MAX_EVENTS as u64), bytes.clamp(1, limits::READ_MAX_BYTES as u64), session.window.events);
-        let found = self.wait_for_run((who, &mut watch), &stream, &shared, mark, subscribed.next, on_gap, most, began + wait).await?;
+        let found = self.wait_for_run((who, &mut watch), &stream, &shared, mark, subscribed.next, on_gap, filter.as_deref(), most, began + wait).await?;
         let ack_token = (found.next > subscribed.next).then(|| {
             let lives = began.elapsed() + Duration::from_secs(session.ack_timeout_s);
             let expires = TimeUs(clock.0.saturating_add(lives.as_micros() as i64));
@@ -126,6 +128,7 @@ impl Broker {
         mark: &Mark,
         from: u64,
         on_gap: OnGap,
+        filter: Option<&Filter>,
         (events, bytes, window): (u64, u64, u64),
         deadline: Instant,
     ) -> Result<Found> {
@@ -152,12 +155,19 @@ impl Broker {
                 mark.delivered_to(next);
             }
             let unacknowledged = next.saturating_sub(mark.acked.load(Ordering::Acquire));
-            let room = events.min(window.saturating_sub(unacknowledged));
+            // What a filter has passed over is not on its way to anybody; a pull of a filtered subscription has the window for itself.
+            let room = if filter.is_some() { events.min(window) } else { events.min(window.saturating_sub(unacknowledged)) };
             if room > 0 && next < bounds.next_offset {
-                let until = bounds.next_offset.min(next.saturating_add(room));
-                let slices = read::cut(self.run(shared, next, until, bytes as usize, &bounds).await?, room, bytes);
-                let Some(end) = slices.last().map(Slice::to) else { continue }; // trimmed meanwhile: the bounds say so now
+                let until = if filter.is_some() { bounds.next_offset } else { bounds.next_offset.min(next.saturating_add(room)) };
+                let run = self.run(shared, next, until, bytes as usize, &bounds).await?;
+                let Some(looked) = run.last().map(Slice::to) else { continue }; // trimmed meanwhile: the bounds say so now
+                let (slices, end) = wanted(run, filter, looked, room, bytes);
                 mark.delivered_to(end);
+                if slices.is_empty() && mark.ended().is_none() {
+                    next = end;
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 // Whoever was fenced while it read must not work on what it got.
                 return mark.ended().map_or(Ok(Found { gap, slices, next: end, bounds }), Err);
             }
@@ -205,5 +215,22 @@ impl Broker {
         let request = AckRequest { stream: stream.clone(), subscription: subscription.clone(), epoch, offset, level };
         let proof = Some(Proof { to, log_epoch, expires });
         self.ask(0, |reply| Intent::Ack { request, proof, level, reply }).await
+    }
+}
+
+/// What a pull brings of a run that ends at `looked`, and up to where it is done: without a filter the front of the run.
+fn wanted(run: Vec<Slice>, filter: Option<&Filter>, looked: u64, events: u64, bytes: u64) -> (Vec<Slice>, u64) {
+    let Some(filter) = filter else {
+        let slices = read::cut(run, events, bytes);
+        let end = slices.last().map_or(looked, Slice::to);
+        return (slices, end);
+    };
+    let matching: Vec<Slice> = run.iter().flat_map(|slice| runs(slice, filter)).collect();
+    let last = matching.last().map(Slice::to);
+    let slices = read::cut(matching, events, bytes);
+    match slices.last().map(Slice::to) {
+        // Something that is wanted was left for the next pull.
+        end @ Some(_) if end != last => (slices, end.unwrap_or(looked)),
+        _ => (slices, looked),
     }
 }

@@ -6,13 +6,14 @@ use tokio::time::Instant;
 
 use super::access::{Watch, rung};
 use super::commit::engine_failure;
+use super::fields::runs;
 use super::info::{ReadFrom, ReadReply, ReadRequest, Which};
 use super::shared::{Bounds, StreamShared};
 use super::state::stream_not_found;
 use super::{Action, Broker, Principal, Usage, loader};
 use crate::log::ReadLimits;
 use crate::types::request::Start;
-use crate::types::{Batch, Code, Error, Result, Slice, StreamId, StreamName, TimeUs, limits};
+use crate::types::{Batch, Code, Error, Filter, Result, Slice, StreamId, StreamName, TimeUs, limits};
 
 impl Broker {
     /// A page of events, waiting at the end for at most `request.wait` (long poll).
@@ -20,12 +21,21 @@ impl Broker {
     /// # Errors
     /// `not_found`, `offset_trimmed`, `offset_beyond_end`, `data_corrupt`. Cancel-safe.
     pub async fn read(&self, who: &Principal, stream: &StreamName, request: ReadRequest) -> Result<ReadReply> {
+        self.read_those(who, stream, request, None).await
+    }
+
+    /// The same, of the events for which `filter` holds. A call looks at no more than [`limits::READ_MAX_EVENTS`] and
+    /// [`limits::READ_MAX_BYTES`]: it may find nothing though more follow, and `after` says how far it looked.
+    ///
+    /// # Errors
+    /// As [`Broker::read`]. Cancel-safe.
+    pub async fn read_those(&self, who: &Principal, stream: &StreamName, request: ReadRequest, filter: Option<&Filter>) -> Result<ReadReply> {
         let mut watch = self.watch(who);
         self.may(who, stream, Action::Read).await?;
         let found = self.find_stream(stream).await?;
         let shared = self.shared(found.id).await?;
         let bounds = shared.bounds().ok_or_else(|| stream_not_found(stream))?;
-        let from = self.read_start(stream, found.id, &bounds, request.from).await?;
+        let mut from = self.read_start(stream, found.id, &bounds, request.from).await?;
         let deadline = Instant::now() + request.wait.min(limits::LONG_POLL);
         let mut seat = None;
         loop {
@@ -41,7 +51,13 @@ impl Broker {
                 return Err(trimmed(stream, from, &bounds));
             }
             if from < bounds.next_offset {
-                match self.page(&shared, from, &bounds, request.limit).await? {
+                let page = match filter {
+                    None => self.page(&shared, from, &bounds, request.limit).await?,
+                    Some(filter) => self.page(&shared, from, &bounds, limits::READ_MAX_EVENTS).await?.map(|page| those(page, filter, request.limit)),
+                };
+                match page {
+                    // It was looked at to the end, and is not what was waited for.
+                    Some(page) if page.slices.is_empty() && !page.more => from = page.after.map_or(from, |after| after + 1),
                     Some(page) => return Ok(page),
                     None => continue, // trimmed meanwhile: the bounds say so now
                 }
@@ -204,6 +220,22 @@ fn missing(stream: StreamId, from: u64, to: u64) -> Error {
         .rule("S-6")
         .detail("from", from)
         .detail("to", to)
+}
+
+/// What of a page the filter holds for, at most `limit` events of it.
+fn those(page: ReadReply, filter: &Filter, limit: usize) -> ReadReply {
+    let (mut room, mut kept) = (limit.max(1) as u64, Vec::new());
+    for run in page.slices.iter().flat_map(|slice| runs(slice, filter)) {
+        let run = run.front(room, u64::MAX);
+        room -= run.count();
+        kept.push(run);
+        if room == 0 {
+            break;
+        }
+    }
+    let after = if room == 0 { kept.last().and_then(|last| last.to().checked_sub(1)) } else { page.after };
+    let more = after.map_or(0, |after| after + 1) < page.next_offset;
+    ReadReply { slices: kept, after, more, ..page }
 }
 
 /// The front part with at most `events` events and `bytes` data bytes, but never less than one event.

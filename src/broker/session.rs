@@ -9,22 +9,27 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use super::Broker;
 use super::access::{Watch, rung};
 use super::broken::Promise;
 use super::cursor::{self, Attachment, Mark};
+use super::fields::runs;
 use super::info::Delivery;
 use super::intent::{DurableSession, Opened};
 use super::shared::{Bounds, StreamShared};
 use super::state::stream_not_found;
 use super::window::Window;
+use super::{Broker, Reader};
 use crate::types::reply::{Acked, GapReason, Lag, Subscribed};
 use crate::types::request::{Credit, OnGap};
-use crate::types::{Action, Error, Result, Slice, StreamId, StreamName, SubscriptionId, SubscriptionName, limits};
+use crate::types::{Action, Error, Filter, Result, Slice, StreamId, StreamName, SubscriptionId, SubscriptionName, limits};
 
 /// What one fetch from the log may bring: several frames' worth.
 const FETCH_BYTES: usize = 512 * 1024;
+
+/// A live reader hears of events that were passed over so often at least, if there are any.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Steers a session while its `next` is being awaited elsewhere. Cheap to clone.
 #[derive(Clone)]
@@ -81,10 +86,16 @@ pub struct Session {
     broker: Broker,
     window: Window,
     on_gap: OnGap,
+    /// Events for which it does not hold are passed over.
+    filter: Option<Arc<Filter>>,
     /// Next offset to hand out.
     position: u64,
-    /// Read but not handed out; begins at `position`.
+    /// First offset that was not read.
+    looked: u64,
+    /// Read but not handed out: without a filter everything from `position` to `looked`, else what of it is wanted.
     fetched: VecDeque<Slice>,
+    /// When the reader last heard of events that were passed over.
+    told: Instant,
     /// The reader knows that it has everything.
     live: bool,
     /// Rings when the reader's rights may have changed.
@@ -94,11 +105,13 @@ pub struct Session {
 }
 
 impl Session {
-    pub(super) fn new(opened: Opened, broker: Broker, on_gap: OnGap, credit: Option<Credit>, watch: Option<Box<Watch>>) -> (Subscribed, Self) {
+    pub(super) fn new(opened: Opened, broker: Broker, reader: Reader) -> (Subscribed, Self) {
+        let Reader { on_gap, credit, watch, mut filter } = reader;
         let Opened { subscribed, shared, durable, .. } = opened;
         let next = subscribed.next;
         let (window, mark, subscription, attachment) = match durable {
-            Some(DurableSession { attachment, subscription, name, window, .. }) => {
+            Some(DurableSession { attachment, subscription, name, window, filter: stored, .. }) => {
+                filter = stored;
                 let mark = attachment.mark().clone();
                 broker.inner.registry.attached(subscribed.stream_id, subscription, &mark);
                 (Window::durable(credit.unwrap_or(window), next), mark, Some((subscription, name)), Some(attachment))
@@ -113,8 +126,21 @@ impl Session {
             shared: Arc::new(HandleShared { stream: subscribed.stream.clone(), stream_id: subscribed.stream_id, subscription, mark, granted }),
         };
         broker.inner.sessions.fetch_add(1, Ordering::Relaxed);
-        let session =
-            Self { handle, stream: shared, broker, window, on_gap, position: next, fetched: VecDeque::new(), live: false, watch, _attachment: attachment };
+        let session = Self {
+            handle,
+            stream: shared,
+            broker,
+            window,
+            on_gap,
+            filter,
+            position: next,
+            looked: next,
+            fetched: VecDeque::new(),
+            live: false,
+            told: Instant::now(),
+            watch,
+            _attachment: attachment,
+        };
         (subscribed, session)
     }
 
@@ -154,18 +180,39 @@ impl Session {
                 return Err(stream_not_found(&self.handle.shared.stream));
             }
             if self.position < bounds.first_offset {
-                return self.gap(&bounds);
+                // What the filter has passed over is not lost.
+                return self.pass().map_or_else(|| self.gap(&bounds), Ok);
             }
             let granted = std::mem::replace(&mut *self.handle.shared.granted.lock(), Credit { events: 0, bytes: 0 });
             self.window.grant(granted);
             self.window.acked(mark.acked.load(Ordering::Acquire));
 
-            if self.position >= bounds.next_offset {
+            if self.filter.is_some() {
+                if self.fetched.is_empty() && self.looked < bounds.next_offset {
+                    self.fetch(&bounds).await?;
+                    // Much may be passed over before something is wanted; others have work too.
+                    tokio::task::yield_now().await;
+                }
+                if let Some(passed) = self.passed(&bounds) {
+                    return Ok(passed);
+                }
+                if self.fetched.is_empty() && self.looked < bounds.next_offset {
+                    continue;
+                }
+            }
+            if self.fetched.is_empty() && self.looked >= bounds.next_offset {
                 if !self.live {
                     self.live = true;
                     return Ok(Delivery::Live { next_offset: bounds.next_offset });
                 }
-                tokio::select! { () = steered => {}, () = changed => {}, () = drained => {}, () = rung(&mut self.watch) => {} }
+                let due = (self.looked > self.position).then(|| Box::pin(tokio::time::sleep_until(self.told + PROGRESS_EVERY)));
+                let due = async move {
+                    match due {
+                        Some(due) => due.await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! { () = steered => {}, () = changed => {}, () = drained => {}, () = due => {}, () = rung(&mut self.watch) => {} }
                 continue;
             }
             let Some((room, any_size)) = self.window.room() else {
@@ -173,13 +220,14 @@ impl Session {
                 continue;
             };
             if self.fetched.is_empty() {
-                self.fetch(self.position, &bounds).await?;
+                self.fetch(&bounds).await?;
             }
             if self.broker.inner.broken.is(Promise::SkipDelivery) && self.position % 4 == 3 {
                 self.fetched = self.fetched.drain(..).filter_map(|slice| slice.after(self.position + 1)).collect();
                 if self.fetched.is_empty() {
                     // It was the last one: wait for more, behind it.
                     self.position += 1;
+                    self.looked = self.looked.max(self.position);
                     continue;
                 }
             }
@@ -191,9 +239,12 @@ impl Session {
             let slices = self.cut(room);
             let Some(end) = slices.last().map(Slice::to) else { continue };
             // The first of what remains dates the lag; it is read ahead where it is not at hand. A reader that is cancelled
-            // here has not moved: `fetched` is empty, so the next call reads from `position` again.
+            // here has not moved: it has read nothing behind `position`, so the next call reads from there again.
             if self.fetched.is_empty() && end < bounds.next_offset {
-                self.fetch(end, &bounds).await.ok();
+                let ahead = std::mem::replace(&mut self.looked, self.position);
+                let more = self.read(ahead, &bounds).await;
+                self.looked = ahead;
+                self.take(more.unwrap_or_default());
             }
             return Ok(self.hand_out(slices, &bounds));
         }
@@ -210,6 +261,11 @@ impl Session {
         let mut slices = Vec::new();
         let mut frame = 0u64;
         while let Some(slice) = self.fetched.pop_front() {
+            if slices.last().is_some_and(|last: &Slice| last.to() != slice.from()) {
+                // A filter passes over what is between; that is told first.
+                self.fetched.push_front(slice);
+                break;
+            }
             let front = slice.front(room.events, room.bytes.min(limits::FRAME_MAX_BYTES));
             let bytes = front.data_bytes();
             if !slices.is_empty() && (bytes > room.bytes || frame + bytes > limits::FRAME_MAX_BYTES) {
@@ -248,21 +304,58 @@ impl Session {
         Delivery::Events { slices, lag }
     }
 
+    /// Tells of what the filter has passed over: before what comes behind it (C-17), before the reader is told that it has everything, and
+    /// else now and then, so that a reader of few events may acknowledge how far it is.
+    fn passed(&mut self, bounds: &Bounds) -> Option<Delivery> {
+        let at_the_end = self.fetched.is_empty() && self.looked >= bounds.next_offset;
+        let due = !self.fetched.is_empty()
+            || self.looked.saturating_sub(self.position) >= limits::PROGRESS_EVENTS
+            || (at_the_end && (!self.live || self.told.elapsed() >= PROGRESS_EVERY));
+        if due { self.pass() } else { None }
+    }
+
+    fn pass(&mut self) -> Option<Delivery> {
+        self.filter.as_ref()?;
+        let next = self.fetched.front().map_or(self.looked, Slice::from);
+        if next <= self.position {
+            return None;
+        }
+        (self.position, self.told) = (next, Instant::now());
+        self.handle.shared.mark.delivered_to(next);
+        Some(Delivery::Progress { next })
+    }
+
     fn gap(&mut self, bounds: &Bounds) -> Result<Delivery> {
         if self.on_gap == OnGap::Fail {
             return Err(cursor::trimmed(self.position, bounds.first_offset));
         }
         let gap = Delivery::Gap { from: self.position, to: bounds.first_offset - 1, reason: GapReason::Retention };
         self.position = bounds.first_offset;
+        self.looked = self.looked.max(self.position);
         self.fetched = self.fetched.drain(..).filter_map(|slice| slice.after(bounds.first_offset)).collect();
         self.handle.shared.mark.delivered_to(self.position);
         Ok(gap)
     }
 
-    /// Reads on from `from`: the tail, or else the log. Brings nothing when that was trimmed meanwhile: the next round sees it.
-    async fn fetch(&mut self, from: u64, bounds: &Bounds) -> Result<()> {
-        self.fetched.extend(self.broker.run(&self.stream, from, bounds.next_offset, FETCH_BYTES, bounds).await?);
+    /// Reads on from `looked`. Brings nothing when that was trimmed meanwhile: the next round sees it.
+    async fn fetch(&mut self, bounds: &Bounds) -> Result<()> {
+        let read = self.read(self.looked, bounds).await?;
+        self.take(read);
         Ok(())
+    }
+
+    /// What there is from `from`: out of the tail, or else the log.
+    async fn read(&self, from: u64, bounds: &Bounds) -> Result<Vec<Slice>> {
+        self.broker.run(&self.stream, from, bounds.next_offset, FETCH_BYTES, bounds).await
+    }
+
+    /// Keeps what the reader wants of what was read at `looked`.
+    fn take(&mut self, read: Vec<Slice>) {
+        self.looked = read.last().map_or(self.looked, Slice::to);
+        match &self.filter {
+            None => self.fetched.extend(read),
+            Some(filter) => self.fetched.extend(read.iter().flat_map(|slice| runs(slice, filter))),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::failure::{Failure, Outcome};
 use super::kept;
 use super::output::{Out, confirm, fields, table};
 use super::password::Password;
-use crate::client::{self, Client};
+use crate::client::{self, Client, escaped};
 use crate::types::Code;
 
 /// Users.
@@ -34,7 +34,11 @@ pub enum User {
     },
     /// List users
     #[command(visible_alias = "list")]
-    Ls,
+    Ls {
+        /// Only those for which this holds: 'disabled eq true' (docs/filters.md)
+        #[arg(long)]
+        filter: Option<String>,
+    },
     /// Describe a user
     #[command(visible_alias = "info")]
     Show {
@@ -84,7 +88,11 @@ pub enum Source {
     },
     /// List sources
     #[command(visible_alias = "list")]
-    Ls,
+    Ls {
+        /// Only those for which this holds: 'user eq alice' (docs/filters.md)
+        #[arg(long)]
+        filter: Option<String>,
+    },
     /// Describe a source
     #[command(visible_alias = "info")]
     Show {
@@ -197,10 +205,11 @@ async fn shown(client: &Client, json: bool, method: Method, path: &str, body: Op
 }
 
 /// Lists, as a table of some fields, or as lines of JSON.
-async fn listed(client: &Client, json: bool, base: &str, columns: &[&str]) -> Outcome {
+async fn listed(client: &Client, json: bool, base: &str, filter: Option<&str>, columns: &[&str]) -> Outcome {
     let mut out = Out::new();
     let mut rows = Vec::new();
-    let mut next = Some(format!("{base}?recursion=1&limit=1000"));
+    let filter = filter.map_or_else(String::new, |filter| format!("&filter={}", escaped(filter)));
+    let mut next = Some(format!("{base}?recursion=1&limit=1000{filter}"));
     while let Some(path) = next.take() {
         let answer = client.admin().request(Method::GET, &path, None, std::time::Duration::from_secs(30)).await?;
         if let Some(error) = answer.error() {
@@ -241,7 +250,7 @@ impl User {
                 let body = given([("name", Some(name.into())), ("root", Some(root.into())), ("password", password)]);
                 shown(client, json, Method::POST, "/v1/users", Some(body)).await
             }
-            Self::Ls => listed(client, json, "/v1/users", &["name", "id", "root", "disabled", "created_at"]).await,
+            Self::Ls { filter } => listed(client, json, "/v1/users", filter.as_deref(), &["name", "id", "root", "disabled", "created_at"]).await,
             Self::Show { name } => shown(client, json, Method::GET, &format!("/v1/users/{}", part(&name)?), None).await,
             Self::Set { name, root, disabled, password, from } => {
                 let password = if password || from.is_given() { Some(from.new_for(name.clone()).await?.into()) } else { None };
@@ -264,7 +273,7 @@ impl Source {
                 let body = given([("name", Some(name.into())), ("description", description.map(Into::into)), ("owner", owner.map(Into::into))]);
                 shown(client, json, Method::POST, "/v1/sources", Some(body)).await
             }
-            Self::Ls => listed(client, json, "/v1/sources", &["id", "name", "owner_id", "disabled", "created_at"]).await,
+            Self::Ls { filter } => listed(client, json, "/v1/sources", filter.as_deref(), &["id", "name", "owner_id", "disabled", "created_at"]).await,
             Self::Show { id } => shown(client, json, Method::GET, &format!("/v1/sources/{id}"), None).await,
             Self::Set { id, name, description, disabled } => {
                 let body = given([("name", name.map(Into::into)), ("description", description.map(Into::into)), ("disabled", disabled.map(Into::into))]);
@@ -284,7 +293,7 @@ impl Key {
     pub async fn run(self, client: &Client, json: bool) -> Outcome {
         match self {
             Self::Create { name } => shown(client, json, Method::POST, "/v1/keys", Some(json!({ "name": name }))).await,
-            Self::Ls => listed(client, json, "/v1/keys", &["name", "id", "created_at"]).await,
+            Self::Ls => listed(client, json, "/v1/keys", None, &["name", "id", "created_at"]).await,
             Self::Rm { name, yes } => {
                 confirm(&format!("remove key {name}"), yes)?;
                 shown(client, json, Method::DELETE, &format!("/v1/keys/{}", part(&name)?), None).await
@@ -298,7 +307,7 @@ impl RightOf {
     pub async fn run(self, client: &Client, json: bool) -> Outcome {
         let path = |stream: &str, principal: &str| Ok::<_, Failure>(format!("/v1/streams/{}/rights/{}", part(stream)?, part(principal)?));
         match self {
-            Self::Ls { stream } => listed(client, json, &format!("/v1/streams/{}/rights", part(&stream)?), &["principal", "right", "effective"]).await,
+            Self::Ls { stream } => listed(client, json, &format!("/v1/streams/{}/rights", part(&stream)?), None, &["principal", "right", "effective"]).await,
             Self::Show { stream, principal } => shown(client, json, Method::GET, &path(&stream, &principal)?, None).await,
             Self::Set { stream, principal, right } => shown(client, json, Method::PUT, &path(&stream, &principal)?, Some(json!({ "right": right }))).await,
             Self::Rm { stream, principal } => shown(client, json, Method::DELETE, &path(&stream, &principal)?, None).await,

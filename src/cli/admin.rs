@@ -32,7 +32,11 @@ pub enum Stream {
     },
     /// List streams
     #[command(visible_alias = "list")]
-    Ls,
+    Ls {
+        /// Only those for which this holds: 'name ge a and state.count gt 0' (docs/filters.md)
+        #[arg(long)]
+        filter: Option<String>,
+    },
     /// Describe a stream
     #[command(visible_alias = "info")]
     Show {
@@ -109,12 +113,18 @@ pub enum Subscription {
         /// It goes after this long without use
         #[arg(long, value_name = "SECONDS")]
         expires_s: Option<u64>,
+        /// Deliver only events for which this holds: 'type eq order.created' (docs/filters.md)
+        #[arg(long)]
+        filter: Option<String>,
     },
     /// List the subscriptions of a stream
     #[command(visible_alias = "list")]
     Ls {
         /// Its stream
         stream: String,
+        /// Only those for which this holds: 'lag gt 1000' (docs/filters.md)
+        #[arg(long)]
+        filter: Option<String>,
     },
     /// Describe a subscription: cursor, epoch, lag
     #[command(visible_alias = "info")]
@@ -183,6 +193,13 @@ pub enum Producer {
 /// Operations.
 #[derive(Debug, Subcommand)]
 pub enum Operation {
+    /// List the operations of the last day
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Only those for which this holds: 'status_code lt 200' (docs/filters.md)
+        #[arg(long)]
+        filter: Option<String>,
+    },
     /// Describe an operation
     Show {
         /// Its id
@@ -221,8 +238,11 @@ impl Stream {
                 let stream = admin.create_stream(&name, body).await?;
                 said(json, &stream, &format!("Created stream {name}."))
             }
-            Self::Ls => {
-                let streams = admin.streams().await?;
+            Self::Ls { filter } => {
+                let streams = match &filter {
+                    None => admin.streams().await?,
+                    Some(filter) => admin.streams_where(filter).await?,
+                };
                 list(json, &streams, &["NAME", "EVENTS", "FIRST", "NEXT", "STATUS"], |s| {
                     let kept = s.state.next_offset - s.state.first_offset;
                     let status = if s.closed { "Closed".to_owned() } else { s.status.clone() };
@@ -265,15 +285,19 @@ impl Subscription {
     pub async fn run(self, client: &Client, json: bool) -> Outcome {
         let admin = client.admin();
         match self {
-            Self::Create { stream, name, start, max_in_flight, ack_timeout_s, expires_s } => {
+            Self::Create { stream, name, start, max_in_flight, ack_timeout_s, expires_s, filter } => {
                 let mut body = Map::from_iter([("start".to_owned(), start_value(start))]);
                 let numbers = [("max_in_flight", max_in_flight), ("ack_timeout_s", ack_timeout_s), ("expires_s", expires_s)];
                 body.extend(numbers.into_iter().filter_map(|(field, number)| Some((field.to_owned(), number?.into()))));
+                body.extend(filter.map(|filter| ("filter".to_owned(), filter.into())));
                 let made = admin.create_subscription(&stream, &name, body).await?;
                 said(json, &made, &format!("Created subscription {name} of {stream}; its next event is {}.", made.next))
             }
-            Self::Ls { stream } => {
-                let all = admin.subscriptions(&stream).await?;
+            Self::Ls { stream, filter } => {
+                let all = match &filter {
+                    None => admin.subscriptions(&stream).await?,
+                    Some(filter) => admin.subscriptions_where(&stream, filter).await?,
+                };
                 list(json, &all, &["NAME", "NEXT", "LAG", "EPOCH", "STATUS"], |s| {
                     vec![s.name.clone(), s.next.to_string(), s.lag.events.to_string(), s.epoch.to_string(), s.status.clone()]
                 })
@@ -326,6 +350,13 @@ impl Operation {
     pub async fn run(self, client: &Client, json: bool) -> Outcome {
         let admin = client.admin();
         match self {
+            Self::Ls { filter } => {
+                let mut all = admin.operations(filter.as_deref()).await?;
+                all.sort_by(|a, b| a.created_at.cmp(&b.created_at));
+                list(json, &all, &["ID", "COMMAND", "STATUS", "CREATED", "DESCRIPTION"], |o| {
+                    vec![o.id.clone(), o.command.clone(), o.status.clone(), o.created_at.clone(), o.description.clone()]
+                })
+            }
             Self::Show { id } => show(json, &admin.operation(&id).await?),
             Self::Wait { id, timeout } => {
                 let operation = admin.wait_operation(&id, Duration::from_secs(timeout)).await?;

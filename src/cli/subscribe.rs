@@ -31,6 +31,10 @@ pub struct Sub {
     /// What to do when events that were wanted are gone
     #[arg(long, value_enum)]
     on_gap: Option<OnGapArg>,
+    /// Only events for which this holds: 'type eq order.created and headers.region eq eu' (docs/filters.md). A subscription keeps the
+    /// one it was created with
+    #[arg(long, value_name = "FILTER")]
+    filter: Option<String>,
     /// Refuse to take over from another live reader
     #[arg(long)]
     no_takeover: bool,
@@ -104,6 +108,9 @@ impl Sub {
                 OnGapArg::Skip => OnGap::Skip,
             });
         }
+        if let Some(filter) = &self.filter {
+            builder = builder.filter(filter);
+        }
         if self.no_takeover {
             builder = builder.takeover(Takeover::Reject);
         }
@@ -117,7 +124,8 @@ impl Sub {
 
     /// `--from` counts at creation only, so the subscription is made first and then opened at its cursor.
     async fn open_created(&self, client: &Client, builder: ConsumerBuilder, name: &str, from: Start) -> Outcome<Consumer> {
-        let fields = Map::from_iter([("start".to_owned(), start_value(from))]);
+        let mut fields = Map::from_iter([("start".to_owned(), start_value(from))]);
+        fields.extend(self.filter.iter().map(|filter| ("filter".to_owned(), filter.as_str().into())));
         match client.admin().create_subscription(&self.stream, name, fields).await {
             Ok(_) => {}
             Err(error) if error.code() == Some(Code::NameTaken) => {}

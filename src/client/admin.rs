@@ -1,5 +1,6 @@
 //! The control plane over REST: streams, subscriptions, operations, and any other address of the API.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -101,6 +102,15 @@ pub struct ProducerObject {
 pub struct OperationObject {
     /// Its id.
     pub id: String,
+    /// What it does, for people.
+    #[serde(default)]
+    pub description: String,
+    /// What it does, for programs: `stream.Delete`.
+    #[serde(default)]
+    pub command: String,
+    /// When it began, RFC 3339.
+    #[serde(default)]
+    pub created_at: String,
     /// `Running`, `Success`, `Failure`, …
     #[serde(default)]
     pub status: String,
@@ -164,12 +174,20 @@ impl Admin {
         self.call(Method::GET, "/v1/streams?recursion=1", None).await
     }
 
+    /// The streams for which a filter holds (`docs/filters.md`), by name.
+    ///
+    /// # Errors
+    /// `bad_filter`, `unknown_filter_field`, or the connection.
+    pub async fn streams_where(&self, filter: &str) -> Result<Vec<StreamObject>> {
+        self.call(Method::GET, &format!("/v1/streams?recursion=1&filter={}", escaped(filter)), None).await
+    }
+
     /// One stream.
     ///
     /// # Errors
     /// `not_found`, or the connection.
     pub async fn stream(&self, name: &str) -> Result<StreamObject> {
-        self.call(Method::GET, &format!("/v1/streams/{}", segment(name)), None).await
+        self.call(Method::GET, &format!("/v1/streams/{}", escaped(name)), None).await
     }
 
     /// Begins to delete a stream.
@@ -177,7 +195,7 @@ impl Admin {
     /// # Errors
     /// `not_found`, `deleting`, or the connection.
     pub async fn delete_stream(&self, name: &str) -> Result<OperationObject> {
-        self.call(Method::DELETE, &format!("/v1/streams/{}", segment(name)), None).await
+        self.call(Method::DELETE, &format!("/v1/streams/{}", escaped(name)), None).await
     }
 
     /// Drops the events before an offset (`{"before_offset": n}`) or a time (`{"before_time": "…"}`).
@@ -185,7 +203,7 @@ impl Admin {
     /// # Errors
     /// `not_found`, `offset_beyond_end`, or the connection.
     pub async fn trim_stream(&self, name: &str, before: Value) -> Result<Value> {
-        self.call(Method::POST, &format!("/v1/streams/{}/trim", segment(name)), Some(before)).await
+        self.call(Method::POST, &format!("/v1/streams/{}/trim", escaped(name)), Some(before)).await
     }
 
     /// Takes no more events.
@@ -193,7 +211,7 @@ impl Admin {
     /// # Errors
     /// `not_found`, or the connection.
     pub async fn close_stream(&self, name: &str) -> Result<Value> {
-        self.call(Method::POST, &format!("/v1/streams/{}/close", segment(name)), Some(json!({}))).await
+        self.call(Method::POST, &format!("/v1/streams/{}/close", escaped(name)), Some(json!({}))).await
     }
 
     /// Creates a subscription; `fields` may hold `start`, `ack_timeout_s`, `max_in_flight`, `expires_s`.
@@ -202,7 +220,7 @@ impl Admin {
     /// `name_taken`, `not_found`, `bad_parameter`, or the connection.
     pub async fn create_subscription(&self, stream: &str, name: &str, mut fields: Map<String, Value>) -> Result<SubscriptionObject> {
         fields.insert("name".into(), name.into());
-        self.call(Method::POST, &format!("/v1/streams/{}/subscriptions", segment(stream)), Some(Value::Object(fields))).await
+        self.call(Method::POST, &format!("/v1/streams/{}/subscriptions", escaped(stream)), Some(Value::Object(fields))).await
     }
 
     /// The subscriptions of a stream, by name.
@@ -210,7 +228,16 @@ impl Admin {
     /// # Errors
     /// `not_found`, or the connection.
     pub async fn subscriptions(&self, stream: &str) -> Result<Vec<SubscriptionObject>> {
-        self.call(Method::GET, &format!("/v1/streams/{}/subscriptions?recursion=1", segment(stream)), None).await
+        self.call(Method::GET, &format!("/v1/streams/{}/subscriptions?recursion=1", escaped(stream)), None).await
+    }
+
+    /// The subscriptions of a stream for which a filter holds (`docs/filters.md`), by name.
+    ///
+    /// # Errors
+    /// `not_found`, `bad_filter`, `unknown_filter_field`, or the connection.
+    pub async fn subscriptions_where(&self, stream: &str, filter: &str) -> Result<Vec<SubscriptionObject>> {
+        let path = format!("/v1/streams/{}/subscriptions?recursion=1&filter={}", escaped(stream), escaped(filter));
+        self.call(Method::GET, &path, None).await
     }
 
     /// One subscription.
@@ -250,7 +277,7 @@ impl Admin {
     /// # Errors
     /// `not_found`, or the connection.
     pub async fn producer(&self, stream: Option<&str>, id: &str) -> Result<ProducerObject> {
-        self.call(Method::GET, &format!("{}/{}", producers_path(stream), segment(id)), None).await
+        self.call(Method::GET, &format!("{}/{}", producers_path(stream), escaped(id)), None).await
     }
 
     /// Forgets a producer: what it stored stays, that it was stored is not known any more.
@@ -258,7 +285,17 @@ impl Admin {
     /// # Errors
     /// `not_found`, or the connection.
     pub async fn delete_producer(&self, stream: Option<&str>, id: &str) -> Result<()> {
-        self.call::<Value>(Method::DELETE, &format!("{}/{}", producers_path(stream), segment(id)), None).await.map(drop)
+        self.call::<Value>(Method::DELETE, &format!("{}/{}", producers_path(stream), escaped(id)), None).await.map(drop)
+    }
+
+    /// The operations of the last day, by status; only those for which a filter holds, if one is given (`docs/filters.md`).
+    ///
+    /// # Errors
+    /// `bad_filter`, `unknown_filter_field`, or the connection.
+    pub async fn operations(&self, filter: Option<&str>) -> Result<Vec<OperationObject>> {
+        let filter = filter.map_or_else(String::new, |filter| format!("&filter={}", escaped(filter)));
+        let groups: BTreeMap<String, Vec<OperationObject>> = self.call(Method::GET, &format!("/v1/operations?recursion=1{filter}"), None).await?;
+        Ok(groups.into_values().flatten().collect())
     }
 
     /// One operation.
@@ -266,7 +303,7 @@ impl Admin {
     /// # Errors
     /// `not_found`, or the connection.
     pub async fn operation(&self, id: &str) -> Result<OperationObject> {
-        self.call(Method::GET, &format!("/v1/operations/{}", segment(id)), None).await
+        self.call(Method::GET, &format!("/v1/operations/{}", escaped(id)), None).await
     }
 
     /// Waits until an operation is final or the time is up; gives what it is then.
@@ -274,7 +311,7 @@ impl Admin {
     /// # Errors
     /// `not_found`, or the connection.
     pub async fn wait_operation(&self, id: &str, timeout: Duration) -> Result<OperationObject> {
-        let path = format!("/v1/operations/{}/wait?timeout={}", segment(id), timeout.as_secs());
+        let path = format!("/v1/operations/{}/wait?timeout={}", escaped(id), timeout.as_secs());
         let answer = self.request(Method::GET, &path, None, timeout + CALL_TIMEOUT).await?;
         metadata(answer)
     }
@@ -354,15 +391,15 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 }
 
 fn subscription_path(stream: &str, name: &str) -> String {
-    format!("/v1/streams/{}/subscriptions/{}", segment(stream), segment(name))
+    format!("/v1/streams/{}/subscriptions/{}", escaped(stream), escaped(name))
 }
 
 fn producers_path(stream: Option<&str>) -> String {
-    stream.map_or_else(|| "/v1/producers".to_owned(), |stream| format!("/v1/streams/{}/producers", segment(stream)))
+    stream.map_or_else(|| "/v1/producers".to_owned(), |stream| format!("/v1/streams/{}/producers", escaped(stream)))
 }
 
-/// A name as a part of a path. Names that need this are no names of ours, but the broker should be the one to say so.
-fn segment(text: &str) -> String {
+/// A name as a part of a path, or a value of a query. Names that need this are no names of ours, but the broker should be the one to say so.
+pub(crate) fn escaped(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'~' | b'$');
     text.bytes().fold(String::new(), |mut out, b| {
         if plain(b) && text != "." && text != ".." {
@@ -394,9 +431,9 @@ mod tests {
     }
 
     #[test]
-    fn odd_names_stay_inside_their_path_segment() {
-        assert_eq!(segment("a/b?c"), "a%2Fb%3Fc");
-        assert_eq!(segment(".."), "%2E%2E");
-        assert_eq!(segment("orders-1.x_y"), "orders-1.x_y");
+    fn odd_names_stay_inside_their_path_escaped() {
+        assert_eq!(escaped("a/b?c"), "a%2Fb%3Fc");
+        assert_eq!(escaped(".."), "%2E%2E");
+        assert_eq!(escaped("orders-1.x_y"), "orders-1.x_y");
     }
 }

@@ -59,6 +59,7 @@ pub struct ConsumerBuilder {
     log_epoch: Option<u64>,
     takeover: Takeover,
     on_gap: Option<OnGap>,
+    filter: Option<String>,
     credit: Option<Credit>,
     level: AckLevel,
     auto_ack: bool,
@@ -78,6 +79,7 @@ impl ConsumerBuilder {
             log_epoch: None,
             takeover: Takeover::Steal,
             on_gap: None,
+            filter: None,
             credit: None,
             level: AckLevel::Durable,
             auto_ack: false,
@@ -137,6 +139,12 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Delivers only events for which this holds (`docs/filters.md`). A subscription keeps the filter it was created with; name the same, or none.
+    pub fn filter(mut self, filter: &str) -> Self {
+        self.filter = Some(filter.to_owned());
+        self
+    }
+
     /// How much may be on its way. Default: what the subscription says; 1,000 events and 4 MiB when ephemeral.
     pub fn credit(mut self, events: u64, bytes: u64) -> Self {
         self.credit = Some(Credit { events: events.max(1), bytes: bytes.max(1) });
@@ -181,6 +189,7 @@ impl ConsumerBuilder {
             log_epoch: self.log_epoch,
             takeover: self.takeover,
             on_gap: self.on_gap,
+            filter: self.filter,
             credit: self.credit.or(ephemeral.then_some(Credit { events: limits::MAX_IN_FLIGHT_EVENTS, bytes: limits::MAX_IN_FLIGHT_BYTES })),
             ..SubscribeRequest::new(StreamName::parse(&self.stream)?, subscription)
         };
@@ -375,12 +384,21 @@ impl Consumer {
                 }
                 Some(Item::Gap { from, to, reason }) => self.ready.push_back(Delivery::Gap { from, to, reason }),
                 Some(Item::Live { next_offset }) => self.ready.push_back(Delivery::Live { next_offset }),
-                Some(Item::Progress { next }) => self.handed = self.handed.max(next),
+                Some(Item::Progress { next }) => self.passed(next),
                 None => {
                     self.ended = true;
                     return Poll::Ready(self.shared.wish.lock().end.clone().map(Err));
                 }
             }
+        }
+    }
+
+    /// The filter passed over everything below `next`. Whoever has called all that was handed out done has nothing to do with that either.
+    fn passed(&mut self, next: u64) {
+        let all_done = !self.ephemeral && self.shared.wish.lock().acked >= self.handed;
+        self.handed = self.handed.max(next);
+        if all_done {
+            self.wish_acked(next);
         }
     }
 

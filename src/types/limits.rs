@@ -256,3 +256,15 @@ pub const BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
 
 /// Users whose use is remembered although they have nothing open: about 200 bytes each. Who is forgotten begins with a full burst.
 pub const USERS_METERED: usize = 16_384;
+
+/// Longest filter (`surfaces.md` 5.7): it stands in a URL.
+pub const FILTER_BYTES: usize = 4096;
+
+/// Comparisons of one filter: each is looked at for each item.
+pub const FILTER_COMPARISONS: usize = 32;
+
+/// How deep the brackets of a filter may be: as deep as it is parsed and evaluated by recursion.
+pub const FILTER_DEPTH: usize = 8;
+
+/// So many events that a filter passes over are told of at once; fewer of them within a second.
+pub const PROGRESS_EVENTS: u64 = 1000;

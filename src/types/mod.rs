@@ -5,6 +5,7 @@
 pub mod batch;
 pub mod error;
 pub mod event;
+pub mod filter;
 pub mod id;
 pub mod limits;
 pub mod name;
@@ -17,6 +18,7 @@ pub mod varint;
 pub use batch::{Batch, Events, EventsBuilder, Slice};
 pub use error::{Applied, Code, Error, Result, Retry};
 pub use event::{Encoding, EventRef, Removed};
+pub use filter::Filter;
 pub use id::{OperationId, PrincipalId, StreamId, SubscriptionId};
 pub use name::{ClusterId, IdempotencyKey, KeyName, ProducerId, RemoteName, StreamName, SubscriptionName, UserName};
 pub use right::{Action, Right};

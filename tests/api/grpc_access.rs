@@ -353,7 +353,7 @@ async fn lists_come_in_pages() {
     }
     let (mut names, mut after) = (Vec::new(), String::new());
     loop {
-        let page: v1::ListUsersResponse = grpc.good(at!("ListUsers"), &v1::ListUsersRequest { after, limit: 2 }).await;
+        let page: v1::ListUsersResponse = grpc.good(at!("ListUsers"), &v1::ListUsersRequest { after, limit: 2, ..Default::default() }).await;
         names.extend(page.users.into_iter().map(|user| user.name));
         if !page.more {
             break;
@@ -361,10 +361,14 @@ async fn lists_come_in_pages() {
         after = names.last().cloned().expect("a name");
     }
     assert_eq!(names, ["a", "B", "c"]);
-    let first: v1::ListSourcesResponse = grpc.good(at!("ListSources"), &v1::ListSourcesRequest { after: 0, limit: 2 }).await;
+    let first: v1::ListSourcesResponse = grpc.good(at!("ListSources"), &v1::ListSourcesRequest { after: 0, limit: 2, ..Default::default() }).await;
     let after = first.sources[1].id;
-    let second: v1::ListSourcesResponse = grpc.good(at!("ListSources"), &v1::ListSourcesRequest { after, limit: 2 }).await;
+    let second: v1::ListSourcesResponse = grpc.good(at!("ListSources"), &v1::ListSourcesRequest { after, limit: 2, ..Default::default() }).await;
     assert_eq!((first.sources.len(), first.more, second.sources.len(), second.more), (2, true, 1, false));
+    let filter = "name gt a".to_owned();
+    let users: v1::ListUsersResponse = grpc.good(at!("ListUsers"), &v1::ListUsersRequest { filter: filter.clone(), ..Default::default() }).await;
+    let sources: v1::ListSourcesResponse = grpc.good(at!("ListSources"), &v1::ListSourcesRequest { filter, ..Default::default() }).await;
+    assert_eq!((users.users.len(), sources.sources.len()), (1, 1), "capitals stand before small letters");
 }
 
 #[tokio::test]

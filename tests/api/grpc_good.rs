@@ -237,7 +237,7 @@ async fn lists_come_in_pages_by_name() {
     let mut seen = Vec::new();
     let mut after = String::new();
     loop {
-        let ask = v1::ListStreamsRequest { after: after.clone(), limit: 2 };
+        let ask = v1::ListStreamsRequest { after: after.clone(), limit: 2, ..Default::default() };
         let page: v1::ListStreamsResponse = grpc.unary("/tidelog.v1.Admin/ListStreams", &ask).await.unwrap();
         seen.extend(page.streams.iter().map(|s| s.name.clone()));
         after = page.streams.last().unwrap().name.clone();
@@ -246,6 +246,36 @@ async fn lists_come_in_pages_by_name() {
         }
     }
     assert_eq!(seen, ["a", "b", "c"]);
+    let ask = v1::ListStreamsRequest { limit: 1, filter: "name gt a and metadata.team eq pay".into(), ..Default::default() };
+    let page: v1::ListStreamsResponse = grpc.unary("/tidelog.v1.Admin/ListStreams", &ask).await.unwrap();
+    assert_eq!((page.streams[0].name.as_str(), page.streams.len(), page.more), ("b", 1, true));
+    let ask = v1::ListStreamsRequest { filter: "team eq pay".into(), ..Default::default() };
+    let refused = grpc.unary::<v1::ListStreamsResponse>("/tidelog.v1.Admin/ListStreams", &ask).await.unwrap_err();
+    assert_eq!((refused.code(), error(&refused).code), (Code::InvalidArgument, "unknown_filter_field".to_owned()));
+}
+
+#[tokio::test]
+async fn a_filtered_subscription_is_made_listed_and_followed() {
+    let broker = dev().await;
+    let mut grpc = Grpc::tcp(broker.server.address()).await;
+    let _: v1::Appended = grpc.unary(APPEND, &append("orders", vec![event("a"), event("b"), event("a")])).await.unwrap();
+    let ask = v1::CreateSubscriptionRequest { stream: "orders".into(), name: "x".into(), filter: Some("offset eq 1".into()), ..Default::default() };
+    let made: v1::Subscription = grpc.unary("/tidelog.v1.Admin/CreateSubscription", &ask).await.unwrap();
+    assert_eq!(made.filter.as_deref(), Some("offset eq 1"));
+    let ask = v1::ListSubscriptionsRequest { stream: "orders".into(), filter: "lag lt 3".into(), ..Default::default() };
+    let page: v1::ListSubscriptionsResponse = grpc.unary("/tidelog.v1.Admin/ListSubscriptions", &ask).await.unwrap();
+    assert_eq!(page.subscriptions, [], "three events lie before it");
+    let mut reader = grpc.subscribe(&durable("orders", "x")).await.unwrap();
+    let mut heard = Vec::new();
+    loop {
+        match frame(&mut reader).await {
+            Hear::Progress(progress) => heard.push(format!("passed to {}", progress.next)),
+            Hear::Events(_) => heard.push("events".into()),
+            Hear::Live(_) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(heard, ["passed to 1", "events", "passed to 3"]);
 }
 
 #[tokio::test]

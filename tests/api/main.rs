@@ -11,6 +11,7 @@ mod conditional;
 mod cors;
 mod drain;
 mod event_source;
+mod filters;
 mod grpc_access;
 mod grpc_bad;
 mod grpc_client;

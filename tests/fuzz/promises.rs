@@ -9,8 +9,17 @@ use crate::engine::{Heard, Verdict};
 /// Most bytes of an error in its JSON form, however long the input: a name of the limit in it, and our own words.
 pub const ERROR_BYTES: usize = 1536;
 /// Codes that a decoder may give.
-const DECODER: &[Code] =
-    &[Code::JsonParsingFailed, Code::UnknownField, Code::BadParameter, Code::TooLarge, Code::TxnTooLarge, Code::NotImplemented, Code::BadAckToken];
+const DECODER: &[Code] = &[
+    Code::JsonParsingFailed,
+    Code::UnknownField,
+    Code::BadParameter,
+    Code::TooLarge,
+    Code::TxnTooLarge,
+    Code::NotImplemented,
+    Code::BadAckToken,
+    Code::BadFilter,
+    Code::UnknownFilterField,
+];
 
 /// A refusal of a decoder: a code of the table, surely without an effect, a sentence, and not the input back.
 pub fn refused(error: &Error) -> Verdict {

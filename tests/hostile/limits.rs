@@ -104,6 +104,10 @@ const ROWS: &[Row] = &[
     asked!(READ_MAX_EVENTS, "REST", read_limit, "200", "400 bad_parameter"),
     asked!(READ_MAX_BYTES, "REST", pull_bytes, "200", "400 bad_parameter"),
     asked!(LIST_MAX, "REST", list_limit, "200", "400 bad_parameter"),
+    Inside("PROGRESS_EVENTS", SHAPE),
+    asked!(FILTER_BYTES, "REST", filter_bytes, "200", "400 bad_filter"),
+    asked!(FILTER_COMPARISONS, "REST", filter_comparisons, "200", "400 bad_filter"),
+    asked!(FILTER_DEPTH, "REST", filter_depth, "200", "400 bad_filter"),
     seconds!(LONG_POLL, "REST", long_poll, "200", "400 bad_parameter"),
     Inside("OPERATION_WAIT", "a longer wait is cut to it, which takes an hour to see"),
     Inside("COMMIT_QUEUE_BYTES", QUEUE),
@@ -532,6 +536,22 @@ async fn read_limit(at: SocketAddr, n: usize) -> String {
 
 async fn pull_bytes(at: SocketAddr, n: usize) -> String {
     post(at, "/v1/streams/s/subscriptions/pulled/pull", &json!({"max_bytes":n}).to_string()).await
+}
+
+async fn filtered(at: SocketAddr, filter: &str) -> String {
+    ask(at, "GET", &format!("/v1/streams?filter={}", filter.replace(' ', "+")), &[], b"").await
+}
+
+async fn filter_bytes(at: SocketAddr, n: usize) -> String {
+    filtered(at, &format!("name eq {}", "x".repeat(n - "name eq ".len()))).await
+}
+
+async fn filter_comparisons(at: SocketAddr, n: usize) -> String {
+    filtered(at, &vec!["id eq 1"; n].join(" or ")).await
+}
+
+async fn filter_depth(at: SocketAddr, n: usize) -> String {
+    filtered(at, &format!("{}id eq 1{}", "(".repeat(n), ")".repeat(n))).await
 }
 
 async fn list_limit(at: SocketAddr, n: usize) -> String {

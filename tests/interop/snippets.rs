@@ -38,6 +38,11 @@ fn what_the_protocol_page_shows_happens() {
 }
 
 #[test]
+fn what_the_page_of_filters_shows_happens() {
+    follow("docs/filters.md", &read("docs/filters.md"));
+}
+
+#[test]
 #[should_panic(expected = "does not print what is shown")]
 fn a_page_that_shows_another_answer_is_a_failure() {
     follow("a page", "```sh\necho 1; echo 3\n```\n```text\n1\n2\n```\n");

@@ -168,7 +168,14 @@ impl Town {
         let append = AppendRequest { stream: name.clone(), stream_id: None, events: events(2), producer: None, expected_next_offset: None };
         self.broker.append(&OPERATOR, append).await.expect("events");
         let start = Start::Earliest;
-        let new = NewSubscription { name: SubscriptionName::parse("sub").expect("a name"), start, ack_timeout_s: None, max_in_flight: None, expires_s: None };
+        let new = NewSubscription {
+            name: SubscriptionName::parse("sub").expect("a name"),
+            start,
+            ack_timeout_s: None,
+            max_in_flight: None,
+            expires_s: None,
+            filter: None,
+        };
         self.broker.create_subscription(&OPERATOR, &name, new).await.expect("a subscription");
         let producer = ProducerId::parse("p").expect("a name");
         let open = OpenProducerRequest { stream: Some(name.clone()), stream_id: None, producer, expect: Expect::Any };

@@ -191,6 +191,7 @@ async fn administer(broker: Broker, names: Names, operation: Option<OperationId>
                 ack_timeout_s: Some(86_400),
                 max_in_flight: Some(crate::law::WINDOW as u64),
                 expires_s: None,
+                filter: None,
             };
             broker.create_subscription(&OPERATOR, &names.stream(stream), new).await.map(cursor)
         }

@@ -126,6 +126,7 @@ impl World {
                 }
                 Ok(Delivery::Gap { from, to, .. }) => assert_eq!((from, to), (at, first - 1), "C-6: a gap"),
                 Ok(Delivery::Live { .. }) => {}
+                Ok(Delivery::Progress { next }) => panic!("there is no filter, and progress to {next}"),
                 // Acks that waited for a timer met the fault: the world settles next.
                 Err(_) if self.live.as_ref().is_some_and(|live| live.gate.has_failed()) => return,
                 Err(error) => panic!("a delivery of {at} was due: {error:?}"),

@@ -23,7 +23,7 @@ pub struct Sight {
     wide: BTreeMap<u8, (u64, Option<u64>)>,
 }
 
-const ALL: ListQuery = ListQuery { after: None, limit: None };
+const ALL: ListQuery = ListQuery { after: None, limit: None, filter: None };
 
 fn there<T>(found: Result<T>) -> Result<Option<T>> {
     match found {

@@ -183,7 +183,7 @@ async fn producers_are_listed_in_the_order_of_their_ids_and_in_pages() {
     open(&mut c, "t", "other").await;
     open_wide(&mut c, "wide").await;
     let list = async |stream: Option<&str>, after: Option<&str>, limit| {
-        let query = ListQuery { after: after.map(str::to_owned), limit };
+        let query = ListQuery { after: after.map(str::to_owned), limit, filter: None };
         let page = soon(bench.broker.producers(&OPERATOR, stream.map(name).as_ref(), query)).await.unwrap();
         (page.items.iter().map(|p| p.producer.to_string()).collect::<Vec<_>>(), page.more)
     };

@@ -6,6 +6,7 @@ mod access;
 mod audit;
 mod cold;
 mod cursors;
+mod filters;
 mod keys;
 mod producers;
 mod pulls;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::*;
 
 async fn list(bench: &Bench, after: Option<&str>, limit: Option<usize>) -> (Vec<String>, bool) {
-    let query = ListQuery { after: after.map(str::to_owned), limit };
+    let query = ListQuery { after: after.map(str::to_owned), limit, filter: None };
     let page = soon(bench.broker.streams(&OPERATOR, query)).await.unwrap();
     (page.items.into_iter().map(|s| s.name.as_str().to_owned()).collect(), page.more)
 }

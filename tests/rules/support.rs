@@ -455,7 +455,7 @@ pub fn producer(text: &str) -> ProducerId {
 }
 
 pub fn new_subscription(subscription: &str) -> NewSubscription {
-    NewSubscription { name: sub(subscription), start: Start::Earliest, ack_timeout_s: None, max_in_flight: None, expires_s: None }
+    NewSubscription { name: sub(subscription), start: Start::Earliest, ack_timeout_s: None, max_in_flight: None, expires_s: None, filter: None }
 }
 
 /// Events with these texts as data.
@@ -605,6 +605,10 @@ impl Reader {
                 assert!(to >= from, "gap {from}…{to}");
                 self.at = to + 1;
             }
+            Delivery::Progress { next } => {
+                assert!(*next > self.at, "progress to {next} tells nothing at {}", self.at);
+                self.at = *next;
+            }
             Delivery::Live { next_offset } => assert_eq!(*next_offset, self.at, "live means nothing is left"),
         }
     }
@@ -651,6 +655,16 @@ impl Reader {
             if let Err(error) = self.next().await {
                 return error;
             }
+        }
+    }
+
+    /// The session has looked at everything there is; what it passes over it may tell.
+    pub async fn is_paused_but_for_progress(&mut self) {
+        let until = tokio::time::Instant::now() + Duration::from_millis(40);
+        while let Ok(delivery) = tokio::time::timeout_at(until, self.session.next()).await {
+            let delivery = delivery.expect("the session goes on");
+            assert!(matches!(delivery, Delivery::Progress { .. }), "{delivery:?}");
+            self.check(&delivery);
         }
     }
 
@@ -705,9 +719,8 @@ fn advice(code: Code) -> (Applied, Retry) {
         SessionFenced | LogEpochChanged | CursorTrimmed | CursorAhead | OffsetTrimmed => (Applied::No, Retry::Decide),
         DataCorrupt | Unauthenticated | AccessDenied | NotFound | StreamReplaced | StreamClosed | ConditionFailed | ProducerStateLost | ProducerFenced
         | ProducerSeqReused | IdempotencyKeyReused | AckNotDelivered | AckStale | AckBeyondEnd | PositionBeyondEnd | AckModeMismatch | TooLarge
-        | TxnTooLarge | TxnCrossShard | BadParameter | BadAckToken | OffsetBeyondEnd | StreamEmpty | NameTaken | InUse | NotImplemented => {
-            (Applied::No, Retry::Never)
-        }
+        | TxnTooLarge | TxnCrossShard | BadParameter | BadAckToken | BadFilter | UnknownFilterField | OffsetBeyondEnd | StreamEmpty | NameTaken | InUse
+        | NotImplemented => (Applied::No, Retry::Never),
         other => panic!("no rule test names {other}"),
     }
 }

@@ -34,7 +34,7 @@ fn request(epoch: Option<u64>, from: Option<u64>, max_events: u64, wait: Duratio
 pub async fn pull(world: Arc<World>) {
     let mut dice = world.dice(NAME);
     loop {
-        let new = NewSubscription { name: subscription(NAME), start: Start::Earliest, ack_timeout_s: None, max_in_flight: None, expires_s: None };
+        let new = NewSubscription { name: subscription(NAME), start: Start::Earliest, ack_timeout_s: None, max_in_flight: None, expires_s: None, filter: None };
         let of = stream(INPUT);
         match world.net.call("subscription", |broker| async move { broker.create_subscription(&Principal::Operator, &of, new).await }).await {
             Some(Ok(_)) => break,

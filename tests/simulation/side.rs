@@ -54,7 +54,8 @@ async fn current(world: &Arc<World>) -> Option<u64> {
         Err(error) if error.code == Code::NotFound => {
             let new = NewStream::named(stream(NAME));
             let made = world.net.call("side made", |broker| async move { broker.create_stream(&Principal::Operator, new).await }).await?.ok()?;
-            let new = NewSubscription { name: subscription(CURSOR), start: Start::Earliest, ack_timeout_s: None, max_in_flight: None, expires_s: None };
+            let new =
+                NewSubscription { name: subscription(CURSOR), start: Start::Earliest, ack_timeout_s: None, max_in_flight: None, expires_s: None, filter: None };
             world.net.call("cursor made", |broker| async move { broker.create_subscription(&Principal::Operator, &stream(NAME), new).await }).await;
             Some(made.id.0)
         }

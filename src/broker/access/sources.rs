@@ -22,6 +22,8 @@ pub struct SourceInfo {
     pub description: String,
     /// User id.
     pub owner: u64,
+    /// That user's name.
+    pub owner_name: String,
     /// Its key is not taken.
     pub disabled: bool,
     /// When.
@@ -197,7 +199,17 @@ impl Broker {
     }
 
     pub(super) async fn source_by_id(&self, id: u64) -> Result<Option<SourceInfo>> {
-        Ok(self.access_row::<value::Source>(Key::Source(id)).await?.map(|row| describe(id, row)))
+        let Some(row) = self.access_row::<value::Source>(Key::Source(id)).await? else { return Ok(None) };
+        let owner_name = self.name_of_user(row.owner).await?;
+        Ok(Some(SourceInfo {
+            id,
+            name: row.name,
+            description: row.description,
+            owner: row.owner,
+            owner_name,
+            disabled: row.disabled,
+            created: TimeUs(row.created_us),
+        }))
     }
 
     /// The caller's sources, all for the operator; ascending by id. `query.after` is an id.
@@ -209,23 +221,21 @@ impl Broker {
         self.still_good(who).await?;
         let after = query.after.as_deref().map(str::parse::<u64>).transpose().map_err(|_| Error::bad("after", "after is the id of a source: a number."))?;
         if who.source_id() != 0 {
-            let own = self.source_by_id(who.source_id()).await?;
-            return Ok(Page { items: own.into_iter().filter(|own| after.is_none_or(|after| own.id > after)).collect(), more: false });
+            let own = Some(who.source_id()).filter(|own| after.is_none_or(|after| *own > after));
+            return self.page_of_sources(own.into_iter(), &query).await;
         }
-        let limit = query.limit.unwrap_or(usize::MAX);
         let (prefix, at) = if self.is_operator(who).await? { (rows::prefix::sources(), 1) } else { (rows::prefix::sources_of(who.user_id()), 9) };
         let ids = self.all_rows(prefix).await?.into_iter().filter_map(|(key, _)| rows::decode_id(key.get(at..)?).ok());
-        let mut ids: Vec<u64> = ids.filter(|id| after.is_none_or(|after| *id > after)).collect();
-        let more = ids.len() > limit;
-        ids.truncate(limit);
-        let mut items = Vec::new();
-        for id in ids {
-            items.extend(self.source_by_id(id).await?);
-        }
-        Ok(Page { items, more })
+        self.page_of_sources(ids.filter(|id| after.is_none_or(|after| *id > after)), &query).await
     }
-}
 
-fn describe(id: u64, row: value::Source) -> SourceInfo {
-    SourceInfo { id, name: row.name, description: row.description, owner: row.owner, disabled: row.disabled, created: TimeUs(row.created_us) }
+    async fn page_of_sources(&self, ids: impl Iterator<Item = u64> + Send, query: &ListQuery) -> Result<Page<SourceInfo>> {
+        let mut page = Page { items: Vec::new(), more: false };
+        for id in ids {
+            if query.take(&mut page, self.source_by_id(id).await?).is_break() {
+                break;
+            }
+        }
+        Ok(page)
+    }
 }

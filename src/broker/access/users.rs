@@ -196,17 +196,21 @@ impl Broker {
     /// `unauthenticated`.
     pub async fn users(&self, who: &Principal, query: ListQuery) -> Result<Page<UserInfo>> {
         who.is_user("list users")?;
-        let mut items = Vec::new();
         if !self.is_operator(who).await? {
             let own = self.user_by_id(who.user_id()).await?;
-            items.extend(own.filter(|user| query.after.as_deref().is_none_or(|after| *user.name.folded() > *after.to_ascii_lowercase())));
-            return Ok(Page { items, more: false });
+            let behind = |user: &UserInfo| query.after.as_deref().is_none_or(|after| *user.name.folded() > *after.to_ascii_lowercase());
+            let mut page = Page { items: Vec::new(), more: false };
+            let _only_one = query.take(&mut page, own.filter(behind));
+            return Ok(page);
         }
         let ids = self.index(rows::prefix::user_names(), |folded| Key::UserName(folded).encode(), &query).await?;
-        for id in ids.items {
-            items.extend(self.user_by_id(id).await?);
+        let mut page = Page { items: Vec::new(), more: false };
+        for id in ids {
+            if query.take(&mut page, self.user_by_id(id).await?).is_break() {
+                break;
+            }
         }
-        Ok(Page { items, more: ids.more })
+        Ok(page)
     }
 }
 

@@ -279,8 +279,8 @@ impl State {
                 let result = self.seek(&stream, &name, to, claim, &by);
                 self.answer(Answer::Done(reply, result));
             }
-            Intent::Open { stream, stream_id, subscription, create, ask, claim, by, reply } => {
-                let result = self.open_session(&stream, stream_id, subscription.as_ref(), create, &ask, claim, by.as_deref());
+            Intent::Open { stream, stream_id, subscription, create, filter, ask, claim, by, reply } => {
+                let result = self.open_session(&stream, stream_id, subscription.as_ref(), create, filter.as_deref(), &ask, claim, by.as_deref());
                 self.answer(Answer::Opened(reply, result.map(Box::new)));
             }
             Intent::Continue { stream, subscription, epoch, from, on_gap, reply } => {

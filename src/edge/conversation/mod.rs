@@ -407,6 +407,7 @@ impl<T: Transport> Conversation<T> {
         match said {
             Ok(Delivery::Events { slices, lag }) => self.transport.send(&ServerFrame::Events { sub, stream, slices, lag }),
             Ok(Delivery::Live { next_offset }) => self.transport.send(&ServerFrame::Live { sub, next_offset }),
+            Ok(Delivery::Progress { next }) => self.transport.send(&ServerFrame::Progress { sub, next }),
             Ok(Delivery::Gap { from, to, reason }) => self.transport.send(&ServerFrame::Gap { sub, from, to, reason }),
             Err(error) => self.reader_ended(sub, error),
         }

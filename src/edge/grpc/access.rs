@@ -4,10 +4,10 @@
 
 use bytes::Bytes;
 
-use super::admin::{page, stream};
+use super::admin::{page, page_of, stream};
 use super::call::Call;
 use super::message;
-use crate::broker::{KeyInfo, Login, NewSource, NewUser, PrincipalRef, RightInfo, SourceChange, SourceInfo, UserChange, UserInfo, WhoInfo};
+use crate::broker::{KeyInfo, Login, NewSource, NewUser, PrincipalRef, RightInfo, SourceChange, SourceInfo, UserChange, UserInfo, WhoInfo, fields};
 use crate::edge::http::access::{rights, shown_time};
 use crate::types::{Result, TimeUs, UserName};
 use crate::wire::proto::{request, v1};
@@ -89,7 +89,7 @@ pub async fn answer(call: &Call, method: Method, bytes: &[u8]) -> Result<Bytes> 
     Ok(match method {
         Method::ListUsers => {
             let m: v1::ListUsersRequest = request::read("ListUsersRequest", bytes)?;
-            let page = broker.users(who, page(m.after, m.limit)?).await?;
+            let page = broker.users(who, page_of(m.after, m.limit, &m.filter, fields::USERS)?).await?;
             message::of(&v1::ListUsersResponse { users: page.items.iter().map(user_message).collect(), more: page.more })
         }
         Method::CreateUser => {
@@ -114,7 +114,7 @@ pub async fn answer(call: &Call, method: Method, bytes: &[u8]) -> Result<Bytes> 
         Method::ListSources => {
             let m: v1::ListSourcesRequest = request::read("ListSourcesRequest", bytes)?;
             let after = if m.after == 0 { String::new() } else { m.after.to_string() };
-            let page = broker.sources(who, page(after, m.limit)?).await?;
+            let page = broker.sources(who, page_of(after, m.limit, &m.filter, fields::SOURCES)?).await?;
             message::of(&v1::ListSourcesResponse { sources: page.items.iter().map(source_message).collect(), more: page.more })
         }
         Method::CreateSource => {

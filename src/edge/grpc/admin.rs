@@ -7,11 +7,11 @@ use bytes::Bytes;
 
 use super::call::Call;
 use super::message;
-use crate::broker::{ListQuery, NewStream, NewSubscription, OperationInfo, ProducerInfo, StreamInfo, SubscriptionInfo, TrimTo};
-use crate::edge::http::objects;
+use crate::broker::{ListQuery, NewStream, NewSubscription, OperationInfo, ProducerInfo, StreamInfo, SubscriptionInfo, TrimTo, fields};
+use crate::types::filter::Fields;
 use crate::types::name::quote;
 use crate::types::request::Start;
-use crate::types::{Code, Error, OperationId, ProducerId, Result, StreamName, SubscriptionName, TimeUs, limits};
+use crate::types::{Code, Error, Filter, OperationId, ProducerId, Result, StreamName, SubscriptionName, TimeUs, limits};
 use crate::wire::proto::{answer, request, v1};
 
 /// The methods of the service.
@@ -88,7 +88,7 @@ pub async fn answer(call: &Call, method: Method, bytes: &[u8]) -> Result<Bytes> 
         }
         Method::ListStreams => {
             let m: v1::ListStreamsRequest = request::read("ListStreamsRequest", bytes)?;
-            let page = broker.streams(who, page(m.after, m.limit)?).await?;
+            let page = broker.streams(who, page_of(m.after, m.limit, &m.filter, fields::STREAMS)?).await?;
             message::of(&v1::ListStreamsResponse { streams: page.items.into_iter().map(stream_message).collect(), more: page.more })
         }
         Method::TrimStream => {
@@ -112,7 +112,7 @@ pub async fn answer(call: &Call, method: Method, bytes: &[u8]) -> Result<Bytes> 
             let m: v1::CreateSubscriptionRequest = request::read("CreateSubscriptionRequest", bytes)?;
             let start = m.start.map_or(Ok(Start::Earliest), |start| request::start("start", &start))?;
             let (ack_timeout_s, max_in_flight, expires_s) = (m.ack_timeout_s, m.max_in_flight, m.expires_s);
-            let new = NewSubscription { name: subscription(&m.name)?, start, ack_timeout_s, max_in_flight, expires_s };
+            let new = NewSubscription { name: subscription(&m.name)?, start, ack_timeout_s, max_in_flight, expires_s, filter: m.filter };
             message::of(&subscription_message(broker.create_subscription(who, &stream(&m.stream)?, new).await?))
         }
         Method::GetSubscription => {
@@ -121,7 +121,7 @@ pub async fn answer(call: &Call, method: Method, bytes: &[u8]) -> Result<Bytes> 
         }
         Method::ListSubscriptions => {
             let m: v1::ListSubscriptionsRequest = request::read("ListSubscriptionsRequest", bytes)?;
-            let page = broker.subscriptions(who, &stream(&m.stream)?, page(m.after, m.limit)?).await?;
+            let page = broker.subscriptions(who, &stream(&m.stream)?, page_of(m.after, m.limit, &m.filter, fields::SUBSCRIPTIONS)?).await?;
             message::of(&v1::ListSubscriptionsResponse { subscriptions: page.items.into_iter().map(subscription_message).collect(), more: page.more })
         }
         Method::DeleteSubscription => {
@@ -199,11 +199,16 @@ pub(super) fn page(after: String, limit: u32) -> Result<ListQuery> {
         n if n <= limits::LIST_MAX => n,
         n => return Err(Error::bad("limit", format!("limit is {n}; give 1 to {}, or 0 for the most.", limits::LIST_MAX))),
     };
-    Ok(ListQuery { after: Some(after).filter(|name| !name.is_empty()), limit: Some(limit) })
+    Ok(ListQuery { after: Some(after).filter(|name| !name.is_empty()), limit: Some(limit), filter: None })
+}
+
+/// The same of a collection that can be filtered by these fields; an empty filter is none.
+pub(super) fn page_of(after: String, limit: u32, filter: &str, fields: Fields) -> Result<ListQuery> {
+    Ok(ListQuery { filter: Filter::given(Some(filter), fields)?, ..page(after, limit)? })
 }
 
 fn stream_message(info: StreamInfo) -> v1::Stream {
-    let (status, status_code) = objects::stream_status(&info);
+    let (status, status_code) = info.status.told();
     v1::Stream {
         name: info.name.to_string(),
         description: info.description,
@@ -226,7 +231,7 @@ fn stream_message(info: StreamInfo) -> v1::Stream {
 }
 
 fn subscription_message(info: SubscriptionInfo) -> v1::Subscription {
-    let (status, status_code) = objects::subscription_status(&info);
+    let (status, status_code) = info.status();
     v1::Subscription {
         name: info.name.to_string(),
         stream: info.stream.to_string(),
@@ -240,6 +245,7 @@ fn subscription_message(info: SubscriptionInfo) -> v1::Subscription {
         lag: Some(answer::lag(&info.lag)),
         status: status.into(),
         status_code,
+        filter: info.filter,
     }
 }
 
@@ -256,7 +262,7 @@ fn producer_message(info: ProducerInfo) -> v1::Producer {
 fn operation_message(info: OperationInfo) -> v1::Operation {
     v1::Operation {
         id: info.id.to_string(),
-        status: objects::operation_status(&info).into(),
+        status: info.status().into(),
         description: info.description,
         command: info.command,
         created_us: info.created.0,
@@ -275,8 +281,8 @@ mod tests {
 
     #[test]
     fn every_page_has_a_limit_and_none_is_over_the_most() {
-        assert_eq!(page(String::new(), 0).unwrap(), ListQuery { after: None, limit: Some(limits::LIST_MAX) });
-        assert_eq!(page("a".into(), 1000).unwrap(), ListQuery { after: Some("a".into()), limit: Some(1000) });
+        assert_eq!(page(String::new(), 0).unwrap(), ListQuery { after: None, limit: Some(limits::LIST_MAX), filter: None });
+        assert_eq!(page("a".into(), 1000).unwrap(), ListQuery { after: Some("a".into()), limit: Some(1000), filter: None });
         assert_eq!(page(String::new(), 1001).unwrap_err().code, Code::BadParameter);
     }
 

@@ -59,6 +59,7 @@ impl Reader {
         Ok(frame(&match self.session.next().await.map_err(|error| status::of(error, &self.id))? {
             Delivery::Events { slices, lag } => ServerFrame::Events { sub, stream: self.stream.clone(), slices, lag },
             Delivery::Live { next_offset } => ServerFrame::Live { sub, next_offset },
+            Delivery::Progress { next } => ServerFrame::Progress { sub, next },
             Delivery::Gap { from, to, reason } => ServerFrame::Gap { sub, from, to, reason },
         }))
     }

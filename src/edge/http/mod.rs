@@ -61,7 +61,7 @@ pub fn router(face: Face) -> Router {
         .route(&under(SUBSCRIPTION, "/cursor"), get(subscriptions::cursor).put(subscriptions::seek))
         .route(&under(SUBSCRIPTION, "/events"), get(sse::deliver))
         .route(&under(SUBSCRIPTION, "/connect"), get(ws::connect_one).head(websocket_only).fallback(websocket_only))
-        .route("/v1/operations", get(unbuilt))
+        .route("/v1/operations", get(operations::list))
         .route("/v1/operations/{operation}", get(operations::show).delete(operations::cancel))
         .route("/v1/operations/{operation}/wait", get(operations::wait))
         .route("/v1/commit", post(commit::commit))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::broker::{OperationInfo, ProducerInfo, StreamInfo, StreamStatus, SubscriptionInfo};
+use crate::broker::{CLASS, DURABILITY, MODE, OperationInfo, ProducerInfo, StreamInfo, SubscriptionInfo};
 use crate::types::reply::{Acked, Appended, Committed, Lag, ProducerOpened};
 use crate::types::{OperationId, ProducerId, StreamName, SubscriptionName, TimeUs};
 
@@ -75,13 +75,13 @@ struct StreamState {
 
 impl From<StreamInfo> for Stream {
     fn from(info: StreamInfo) -> Self {
-        let (status, status_code) = stream_status(&info);
+        let (status, status_code) = info.status.told();
         Self {
             name: info.name.as_str().to_owned(),
             description: info.description,
             metadata: info.metadata,
             event_max_bytes: info.event_max_bytes,
-            durability: "fsync",
+            durability: DURABILITY,
             closed: info.closed,
             id: info.id.0,
             uuid: info.uuid,
@@ -102,32 +102,6 @@ impl From<StreamInfo> for Stream {
     }
 }
 
-/// Word and number for what a stream is doing.
-pub fn stream_status(info: &StreamInfo) -> (&'static str, u32) {
-    match info.status {
-        StreamStatus::Ready => ("Ready", 113),
-        StreamStatus::Stopping => ("Stopping", 107),
-    }
-}
-
-/// Word and number for a subscription: has it a reader?
-pub fn subscription_status(info: &SubscriptionInfo) -> (&'static str, u32) {
-    if info.attached { ("Running", 103) } else { ("Stopped", 102) }
-}
-
-/// Word for an operation's number.
-pub fn operation_status(info: &OperationInfo) -> &'static str {
-    match info.status_code {
-        100 => "Operation created",
-        103 => "Running",
-        104 => "Canceling",
-        105 => "Pending",
-        200 => "Success",
-        401 => "Canceled",
-        _ => "Failure",
-    }
-}
-
 /// A lag.
 pub fn lag(lag: &Lag) -> Value {
     json!({"events": lag.events, "bytes": lag.bytes, "seconds": lag.seconds})
@@ -135,9 +109,9 @@ pub fn lag(lag: &Lag) -> Value {
 
 /// A subscription: writable fields first.
 pub fn subscription(info: &SubscriptionInfo) -> Value {
-    let (status, status_code) = subscription_status(info);
+    let (status, status_code) = info.status();
     json!({
-        "name": info.name.as_str(), "stream": info.stream.as_str(), "mode": "exclusive", "filter": null,
+        "name": info.name.as_str(), "stream": info.stream.as_str(), "mode": MODE, "filter": info.filter,
         "ack_timeout_s": info.ack_timeout_s, "max_in_flight": info.max_in_flight, "expires_s": info.expires_s,
         "id": info.id.0, "created_at": info.created.to_string(),
         "acked_offset": info.acked_offset(), "next": info.next, "epoch": info.epoch, "lag": lag(&info.lag),
@@ -155,13 +129,13 @@ pub fn cursor(info: &SubscriptionInfo) -> Value {
 
 /// An operation.
 pub fn operation(info: &OperationInfo) -> Value {
-    let status = operation_status(info);
+    let status = info.status();
     let resources = if info.stream.is_empty() { json!({}) } else { json!({"streams": [format!("/v1/streams/{}", info.stream)]}) };
     json!({
-        "id": info.id.to_string(), "class": "task", "description": info.description, "command": info.command,
+        "id": info.id.to_string(), "class": CLASS, "description": info.description, "command": info.command,
         "created_at": info.created.to_string(), "updated_at": info.updated.to_string(),
         "status": status, "status_code": info.status_code,
-        "resources": resources, "metadata": {}, "may_cancel": false,
+        "resources": resources, "metadata": {}, "may_cancel": info.may_cancel(),
         "err": info.err, "err_code": info.err_code, "location": "node-1", "requestor": {"username": info.requestor_name},
     })
 }

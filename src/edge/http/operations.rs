@@ -1,11 +1,14 @@
-//! Operations over REST: looking and waiting.
+//! Operations over REST: lists, looking and waiting.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::Method;
+use serde_json::Value;
 
-use super::{Broker, Caller, NoQuery, Path, Query, Reply, objects, reply};
+use super::{Broker, Caller, NoQuery, Path, Query, Reply, objects, reply, streams};
+use crate::broker::fields;
 use crate::types::name::quote;
 use crate::types::{Code, Error, OperationId, Result, limits};
 
@@ -13,6 +16,21 @@ fn id(path: &Path) -> Result<OperationId> {
     let text = path.part("operation");
     let missing = || Error::new(Code::NotFound, format!("There is no operation {}.", quote(text)));
     uuid::Uuid::try_parse(text).map(OperationId).map_err(|_| missing())
+}
+
+/// `GET /v1/operations`: addresses by the status of what they are of, in small letters, as LXD does; with `recursion=1` the operations.
+pub async fn list(State(face): Broker, Caller(who): Caller, mut query: Query) -> reply::Result {
+    let recursion = query.take_flag("recursion")?;
+    let asked = streams::list_query(&mut query, fields::OPERATIONS)?;
+    query.finish()?;
+    let page = face.broker().operations(&who, asked.clone()).await?;
+    let next = streams::next_page(&page, &asked, "/v1/operations", recursion, |info| info.id.to_string());
+    let mut groups: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for info in page.items {
+        let shown = if recursion { objects::operation(&info) } else { objects::operation_url(info.id).into() };
+        groups.entry(info.status().to_ascii_lowercase()).or_default().push(shown);
+    }
+    Ok(Reply::Sync { metadata: reply::text(&groups)?, next })
 }
 
 /// `GET /v1/operations/{operation}`

@@ -53,7 +53,7 @@ fn open_request(stream: Option<StreamName>, body: &[u8]) -> Result<OpenProducerR
 /// `GET …/producers`
 pub async fn list(State(face): Broker, Caller(who): Caller, path: Path, mut query: Query) -> reply::Result {
     let recursion = query.take_flag("recursion")?;
-    let asked = streams::list_query(&mut query)?;
+    let asked = streams::list_query(&mut query, &[])?;
     query.finish()?;
     let stream = stream(&path)?;
     let page = face.broker().producers(&who, stream.as_ref(), asked.clone()).await?;

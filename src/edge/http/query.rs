@@ -1,7 +1,8 @@
 //! The query of a URL, taken apart strictly: no parameter twice, none that the route does not know.
 
+use crate::types::filter::Fields;
 use crate::types::name::{quote, short};
-use crate::types::{Code, Error, Result};
+use crate::types::{Code, Error, Filter, Result};
 
 /// Most parameters of one query: each is compared with all before it.
 const PARAMETERS: usize = 32;
@@ -61,14 +62,17 @@ impl Query {
         Ok(self.take_number(name, 0, 1)? == Some(1))
     }
 
-    /// A filter was given: it would have to hold, and none can yet.
+    /// The filter over these fields, if one was given. Without fields there is none that could hold yet.
     ///
     /// # Errors
-    /// `not_implemented`.
-    pub fn refuse_filter(&mut self) -> Result<()> {
+    /// `bad_filter`, `unknown_filter_field`; `not_implemented` without fields.
+    pub fn take_filter(&mut self, fields: Fields) -> Result<Option<Filter>> {
         match self.take_filled("filter") {
-            None => Ok(()),
-            Some(_) => Err(Error::new(Code::NotImplemented, "Filters are not built yet; read without `filter` and choose yourself.").detail("field", "filter")),
+            Some(_) if fields.is_empty() => {
+                let why = "Filters are not built for this address yet; read without `filter` and choose yourself.";
+                Err(Error::new(Code::NotImplemented, why).detail("field", "filter"))
+            }
+            given => Filter::given(given.as_deref(), fields),
         }
     }
 
@@ -108,6 +112,18 @@ pub(in crate::edge) fn decode(text: &str) -> Option<String> {
         });
     }
     String::from_utf8(out).ok()
+}
+
+/// As a value of a query: everything but letters, digits and `-._~` is escaped.
+pub(in crate::edge) fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }
 
 #[cfg(test)]

@@ -6,23 +6,25 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 
 use super::body::{JsonBody, JsonOrNothing};
-use super::fields::Fields;
+use super::fields::Fields as BodyFields;
 use super::objects::{self, Stream};
+use super::query::encode;
 use super::{Broker, Caller, NoQuery, Path, Query, Reply, refuse_conditions, reply};
-use crate::broker::{ListQuery, NewStream, Page, StreamStatus, TrimTo};
+use crate::broker::{ListQuery, NewStream, Page, StreamStatus, TrimTo, fields};
+use crate::types::filter::Fields;
 use crate::types::{Error, Result, StreamName, TimeUs, limits};
 
 /// Fields that only the broker sets.
 const READ_ONLY: [&str; 8] = ["id", "uuid", "owner", "created_at", "status", "status_code", "state", "log_epoch"];
 
-/// `limit` and `after` of every list.
+/// `limit`, `after` and `filter` of every list.
 ///
 /// # Errors
-/// `bad_parameter`.
-pub(super) fn list_query(query: &mut Query) -> Result<ListQuery> {
-    query.refuse_filter()?;
+/// `bad_parameter`, `bad_filter`, `unknown_filter_field`.
+pub(super) fn list_query(query: &mut Query, fields: Fields) -> Result<ListQuery> {
+    let filter = query.take_filter(fields)?;
     let limit = query.take_number("limit", 1, limits::LIST_MAX as i64)?.map(|n| n as usize);
-    Ok(ListQuery { after: query.take_filled("after"), limit })
+    Ok(ListQuery { after: query.take_filled("after"), limit, filter })
 }
 
 /// A list: addresses, or objects with `recursion=1`, and where the next page is.
@@ -37,20 +39,23 @@ pub(super) fn listed<T>(
     name: impl Fn(&T) -> String,
     render: impl Fn(T) -> Result<Vec<u8>>,
 ) -> reply::Result {
-    let last = page.items.last().map(&name);
-    let next = match (page.more, last, asked.limit) {
-        (true, Some(last), Some(limit)) => Some(format!("{base}?after={last}&limit={limit}{}", if recursion { "&recursion=1" } else { "" })),
-        _ => None,
-    };
+    let next = next_page(&page, asked, base, recursion, &name);
     let one = |item: T| if recursion { render(item) } else { Ok(format!("\"{base}/{}\"", name(&item)).into_bytes()) };
     let items: Vec<Vec<u8>> = page.items.into_iter().map(one).collect::<Result<_>>()?;
     Ok(Reply::Sync { metadata: [&b"["[..], &items.join(&b','), b"]"].concat(), next })
 }
 
+/// Where the page behind this one is.
+pub(super) fn next_page<T>(page: &Page<T>, asked: &ListQuery, base: &str, recursion: bool, name: impl Fn(&T) -> String) -> Option<String> {
+    let (true, Some(last), Some(limit)) = (page.more, page.items.last(), asked.limit) else { return None };
+    let filter = asked.filter.iter().map(|filter| format!("&filter={}", encode(filter.as_str()))).collect::<String>();
+    Some(format!("{base}?after={}&limit={limit}{filter}{}", name(last), if recursion { "&recursion=1" } else { "" }))
+}
+
 /// `GET /v1/streams`
 pub async fn list(State(face): Broker, Caller(who): Caller, mut query: Query) -> reply::Result {
     let recursion = query.take_flag("recursion")?;
-    let asked = list_query(&mut query)?;
+    let asked = list_query(&mut query, fields::STREAMS)?;
     query.finish()?;
     let page = face.broker().streams(&who, asked.clone()).await?;
     listed(page, &asked, "/v1/streams", recursion, |s| s.name.as_str().to_owned(), |s| reply::text(&Stream::from(s)))
@@ -64,7 +69,7 @@ pub async fn create(State(face): Broker, Caller(who): Caller, _: NoQuery, JsonBo
 }
 
 fn new_stream(body: &[u8]) -> Result<NewStream> {
-    let mut fields = Fields::parse(body)?;
+    let mut fields = BodyFields::parse(body)?;
     fields.refuse_read_only(&READ_ONLY)?;
     let new = NewStream {
         name: StreamName::parse(&fields.need::<String>("name", "text")?)?,
@@ -112,7 +117,7 @@ pub async fn trim(State(face): Broker, Caller(who): Caller, path: Path, _: NoQue
 }
 
 fn trim_to(body: &[u8]) -> Result<TrimTo> {
-    let mut fields = Fields::parse(body)?;
+    let mut fields = BodyFields::parse(body)?;
     let offset = fields.take::<u64>("before_offset", "an offset")?;
     let time = fields.take::<String>("before_time", "a time like 2026-01-26T10:00:00Z")?;
     fields.finish()?;
@@ -126,7 +131,7 @@ fn trim_to(body: &[u8]) -> Result<TrimTo> {
 /// `POST /v1/streams/{stream}/close`: no more events, for ever. The body may be empty.
 pub async fn close(State(face): Broker, Caller(who): Caller, path: Path, _: NoQuery, JsonOrNothing(bytes): JsonOrNothing) -> reply::Result {
     let name = path.stream()?;
-    Fields::parse_or_empty(&bytes)?.finish()?;
+    BodyFields::parse_or_empty(&bytes)?.finish()?;
     Reply::ok(&Stream::from(face.broker().close_stream(&who, &name).await?))
 }
 

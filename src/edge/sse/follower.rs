@@ -73,6 +73,7 @@ impl Follower {
             Err(_) => sse::ping(&mut out),
             Ok(Ok(Delivery::Events { slices, .. })) => sse::events(&mut out, &slices),
             Ok(Ok(Delivery::Live { next_offset })) => sse::live(&mut out, next_offset),
+            Ok(Ok(Delivery::Progress { next })) => sse::position(&mut out, next),
             Ok(Ok(Delivery::Gap { from, to, reason })) => sse::gap(&mut out, from, to, reason),
             Ok(Err(error)) => {
                 // Detached before the goodbye takes its time.

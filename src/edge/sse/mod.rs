@@ -37,7 +37,7 @@ pub async fn follow(face: Face, who: Principal, id: RequestId, method: &Method, 
             return Err(Error::bad(name, format!("Query parameter {name} is for pages of JSON; an event stream goes on by itself. Leave it out.")));
         }
     }
-    query.refuse_filter()?;
+    let filter = query.take_filled("filter");
     let stream = path.stream()?;
     let mut request = SubscribeRequest::new(stream, None);
     request.from = match (place(&mut query)?, last_id(headers)?) {
@@ -51,6 +51,7 @@ pub async fn follow(face: Face, who: Principal, id: RequestId, method: &Method, 
         },
         (None, None) => None,
     };
+    request.filter = filter;
     request.on_gap = query.take_filled("on_gap").map(|text| ws::word("on_gap", &text, OnGap::parse, "fail or skip")).transpose()?;
     request.log_epoch = query.take_number("log_epoch", 0, i64::MAX)?.map(|n| n as u64);
     request.stream_id = query.take_number("stream_id", 1, i64::MAX)?.map(|n| StreamId(n as u64));

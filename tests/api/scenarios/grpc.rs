@@ -269,6 +269,7 @@ impl Carrier for Calls {
             ack_timeout_s: number(ack_timeout_s),
             max_in_flight: number(max_in_flight),
             expires_s: number(expires_s),
+            filter: None,
         };
         ask!(self, "/tidelog.v1.Admin/CreateSubscription", ask).map(subscription_seen)
     }

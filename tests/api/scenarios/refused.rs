@@ -235,13 +235,13 @@ fn rows() -> Vec<Row> {
             Some("sub"),
         ),
         (
-            "a filter, which is not built yet",
-            json(r#"{"t":"subscribe","sub":7,"stream":"orders","filter":"type eq x"}"#),
-            proto(Frame::Subscribe(v1::Subscribe { filter: Some("type eq x".into()), ..subscribe("orders") })),
+            "a filter that cannot be read",
+            json(r#"{"t":"subscribe","sub":7,"stream":"orders","filter":"type like x"}"#),
+            proto(Frame::Subscribe(v1::Subscribe { filter: Some("type like x".into()), ..subscribe("orders") })),
             SUB,
-            "not_implemented",
+            "bad_filter",
             "",
-            Some("filter"),
+            None,
         ),
         (
             "a takeover that does not exist",

@@ -112,7 +112,7 @@ fn seeds() -> Vec<Vec<u8>> {
                 let (name, password) = ("alice".into(), Some("correct horse".into()));
                 v1::ChangeUserRequest { name, password, root: Some(false), disabled: Some(true) }.encode_to_vec()
             }
-            "ListSourcesRequest" => v1::ListSourcesRequest { after: 7, limit: 10 }.encode_to_vec(),
+            "ListSourcesRequest" => v1::ListSourcesRequest { after: 7, limit: 10, filter: "name eq till".into() }.encode_to_vec(),
             "CreateSourceRequest" => v1::CreateSourceRequest { name: "till".into(), description: "d".into(), owner: Some("alice".into()) }.encode_to_vec(),
             "ChangeSourceRequest" => {
                 v1::ChangeSourceRequest { id: 7, name: Some("till".into()), description: Some("d".into()), disabled: Some(true) }.encode_to_vec()

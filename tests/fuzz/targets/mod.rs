@@ -2,6 +2,7 @@
 
 pub mod batches;
 mod bodies;
+mod filters;
 pub mod frames;
 mod lines;
 mod messages;
@@ -32,6 +33,7 @@ pub const ALL: &[&Target] = &[
     &stored::SIDE_FILE,
     &tokens::TOKENS,
     &names::NAMES,
+    &filters::FILTERS,
     &settings::SETTINGS,
     &lines::LINES,
 ];
@@ -71,6 +73,7 @@ tests! {
     side_file = stored::SIDE_FILE;
     ack_tokens = tokens::TOKENS;
     names = names::NAMES;
+    filters = filters::FILTERS;
     settings = settings::SETTINGS;
     cli_lines = lines::LINES;
 }

@@ -10,7 +10,7 @@ use super::super::{Broker, Caller, NoQuery, Path, Query, Reply, refuse_condition
 /// `GET /v1/keys`
 pub async fn list(State(face): Broker, Caller(who): Caller, mut query: Query) -> reply::Result {
     let recursion = query.take_flag("recursion")?;
-    let asked = streams::list_query(&mut query)?;
+    let asked = streams::list_query(&mut query, &[])?;
     query.finish()?;
     let page = face.broker().keys(&who, asked.clone()).await?;
     streams::listed(page, &asked, "/v1/keys", recursion, |key| key.name.to_string(), |key| reply::text(&super::key(&key)))

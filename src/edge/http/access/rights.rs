@@ -28,7 +28,7 @@ fn principal(path: &Path) -> Result<PrincipalRef> {
 /// `GET …/rights`
 pub async fn list(State(face): Broker, Caller(who): Caller, path: Path, mut query: Query) -> reply::Result {
     let recursion = query.take_flag("recursion")?;
-    let asked = streams::list_query(&mut query)?;
+    let asked = streams::list_query(&mut query, &[])?;
     query.finish()?;
     let stream = path.stream()?;
     let page = face.broker().rights(&who, &stream, asked.clone()).await?;

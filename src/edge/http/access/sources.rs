@@ -20,7 +20,7 @@ fn id(path: &Path) -> Result<u64> {
 /// `GET /v1/sources`
 pub async fn list(State(face): Broker, Caller(who): Caller, mut query: Query) -> reply::Result {
     let recursion = query.take_flag("recursion")?;
-    let asked = streams::list_query(&mut query)?;
+    let asked = streams::list_query(&mut query, crate::broker::fields::SOURCES)?;
     query.finish()?;
     let page = face.broker().sources(&who, asked.clone()).await?;
     streams::listed(page, &asked, "/v1/sources", recursion, |source| source.id.to_string(), |source| reply::text(&super::source(&source)))

@@ -18,7 +18,7 @@ fn name(path: &Path) -> Result<UserName> {
 /// `GET /v1/users`
 pub async fn list(State(face): Broker, Caller(who): Caller, mut query: Query) -> reply::Result {
     let recursion = query.take_flag("recursion")?;
-    let asked = streams::list_query(&mut query)?;
+    let asked = streams::list_query(&mut query, crate::broker::fields::USERS)?;
     query.finish()?;
     let page = face.broker().users(&who, asked.clone()).await?;
     streams::listed(page, &asked, "/v1/users", recursion, |user| user.name.to_string(), |user| reply::text(&super::user(&user)))
