@@ -336,7 +336,7 @@ impl Connection {
         };
         let pending = self.submit(0, intent_of).await;
         let broker = self.broker.clone();
-        Pending::derived(async move { Ok(broker.attach(pending.await?, reader)) })
+        Pending::derived(async move { broker.attach(pending.await?, reader) })
     }
 
     /// C-7 … C-13, C-16. An ephemeral session keeps its own position: `ack_mode_mismatch`.

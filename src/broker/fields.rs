@@ -2,11 +2,13 @@
 //!
 //! A table and its `Subject` belong together: the index of a field is its place in the table.
 
+use std::sync::Arc;
+
 use super::info::{CLASS, DURABILITY, MODE, OperationInfo, StreamInfo, SubscriptionInfo};
 use super::{SourceInfo, UserInfo};
 use crate::types::batch::BatchHead;
 use crate::types::filter::{Fields, Subject, Type, Value};
-use crate::types::{EventRef, Slice};
+use crate::types::{Error, EventRef, Filter, Result, Slice};
 
 /// Of streams.
 pub const STREAMS: Fields = &[
@@ -101,14 +103,23 @@ impl Subject for UserInfo {
 /// Of sources.
 pub const SOURCES: Fields = &[("name", Type::Text), ("id", Type::Integer), ("user", Type::Text), ("disabled", Type::Boolean), ("created_at", Type::Time)];
 
-impl Subject for SourceInfo {
+/// A source, and its owner's name.
+pub struct OwnedSource<'a> {
+    /// The name.
+    pub owner: &'a str,
+    /// Itself.
+    pub info: &'a SourceInfo,
+}
+
+impl Subject for OwnedSource<'_> {
     fn value(&self, index: usize, _: &str) -> Option<Value<'_>> {
+        let Self { owner, info } = self;
         Some(match index {
-            0 => Value::Text(&self.name),
-            1 => Value::Integer(self.id.into()),
-            2 => Value::Text(&self.owner_name),
-            3 => Value::Boolean(self.disabled),
-            4 => Value::Time(self.created),
+            0 => Value::Text(&info.name),
+            1 => Value::Integer(info.id.into()),
+            2 => Value::Text(owner),
+            3 => Value::Boolean(info.disabled),
+            4 => Value::Time(info.created),
             _ => return None,
         })
     }
@@ -162,6 +173,15 @@ pub const EVENTS: Fields = &[
     ("headers", Type::Map),
 ];
 
+/// What a subscription delivers, as it is stored; empty = all, `None`.
+///
+/// # Errors
+/// `internal`: it was read before it was stored.
+pub fn of_subscription(text: &str) -> Result<Option<Arc<Filter>>> {
+    let unreadable = |why| Error::internal(format!("the stored filter of a subscription cannot be read: {why}"));
+    Filter::given(Some(text), EVENTS).map(|filter| filter.map(Arc::new)).map_err(unreadable)
+}
+
 /// An event in its place.
 pub struct EventAt<'a> {
     /// Its offset.
@@ -192,7 +212,7 @@ impl Subject for EventAt<'_> {
 }
 
 /// The longest runs of a slice's events for which the filter holds, in order.
-pub fn runs(slice: &Slice, filter: &crate::types::Filter) -> Vec<Slice> {
+pub fn runs(slice: &Slice, filter: &Filter) -> Vec<Slice> {
     let (mut runs, mut begun) = (Vec::new(), None);
     let head = &slice.batch().head;
     let mut end = |begun: &mut Option<u64>, to| runs.extend(begun.take().and_then(|from| Slice::of(slice.batch().clone(), from..to)));

@@ -14,7 +14,7 @@ use super::shared::StreamShared;
 use crate::log::IdempotencyRow;
 use crate::types::reply::{Acked, Appended, Committed, ProducerOpened, Subscribed};
 use crate::types::request::{AckLevel, AckRequest, CommitRequest, Credit, Expect, OnGap, ProducerStamp, Start};
-use crate::types::{Error, Events, Filter, OperationId, PrincipalId, ProducerId, Result, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
+use crate::types::{Error, Events, OperationId, PrincipalId, ProducerId, Result, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
 
 /// Where an answer goes. The receiver may be gone; that is nobody's fault.
 pub type Reply<T> = oneshot::Sender<Result<T>>;
@@ -111,8 +111,8 @@ pub struct DurableSession {
     pub window: Credit,
     /// How long its delivered mark is kept when nobody holds it.
     pub ack_timeout_s: u64,
-    /// What its subscription delivers; `None` = all.
-    pub filter: Option<Arc<Filter>>,
+    /// What its subscription delivers, as it is stored; empty = all. The loop never reads it.
+    pub filter: String,
 }
 
 /// A new subscription's fixed fields.

@@ -317,7 +317,7 @@ impl Broker {
     /// C-1 … C-6, `not_found`, rights.
     pub async fn open_session(&self, who: &Principal, request: SubscribeRequest) -> Result<(Subscribed, Session)> {
         let (intent, reader) = self.open_intent(who, request).await?;
-        Ok(self.attach(self.ask(0, intent).await?, reader))
+        self.attach(self.ask(0, intent).await?, reader)
     }
 
     /// One commit without a connection (T-1 … T-7).
@@ -454,8 +454,11 @@ impl Broker {
         Claim { author: Author::from(who), admin: self.may(who, stream, Action::Admin).await.is_ok() }
     }
 
-    fn attach(&self, opened: Opened, reader: Reader) -> (Subscribed, Session) {
-        Session::new(opened, self.clone(), reader)
+    fn attach(&self, opened: Opened, mut reader: Reader) -> Result<(Subscribed, Session)> {
+        if let Some(durable) = &opened.durable {
+            reader.filter = fields::of_subscription(&durable.filter)?;
+        }
+        Ok(Session::new(opened, self.clone(), reader))
     }
 }
 

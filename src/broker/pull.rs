@@ -16,7 +16,7 @@ use super::intent::{Intent, Opened};
 use super::read;
 use super::shared::{Bounds, StreamShared};
 use super::state::stream_not_found;
-use super::{Action, Broker, Principal, Usage};
+use super::{Action, Broker, Principal, Usage, fields};
 use crate::types::reply::{Acked, GapReason, Lag, Pulled};
 use crate::types::request::{AckLevel, AckRequest, OnGap, PullRequest, Start, SubscribeRequest};
 use crate::types::{Error, Filter, Result, Slice, StreamName, SubscriptionName, TimeUs, limits};
@@ -63,7 +63,7 @@ impl Broker {
         mark.pulled.store(true, Ordering::Release);
         self.inner.registry.attached(subscribed.stream_id, session.subscription, mark);
         let _used = Use { mark, began: self.inner.began };
-        let filter = session.filter.clone();
+        let filter = fields::of_subscription(&session.filter)?;
         let most = (events.clamp(1, limits::READ_MAX_EVENTS as u64), bytes.clamp(1, limits::READ_MAX_BYTES as u64), session.window.events);
         let found = self.wait_for_run((who, &mut watch), &stream, &shared, mark, subscribed.next, on_gap, filter.as_deref(), most, began + wait).await?;
         let ack_token = (found.next > subscribed.next).then(|| {

@@ -106,12 +106,11 @@ pub struct Session {
 
 impl Session {
     pub(super) fn new(opened: Opened, broker: Broker, reader: Reader) -> (Subscribed, Self) {
-        let Reader { on_gap, credit, watch, mut filter } = reader;
+        let Reader { on_gap, credit, watch, filter } = reader;
         let Opened { subscribed, shared, durable, .. } = opened;
         let next = subscribed.next;
         let (window, mark, subscription, attachment) = match durable {
-            Some(DurableSession { attachment, subscription, name, window, filter: stored, .. }) => {
-                filter = stored;
+            Some(DurableSession { attachment, subscription, name, window, .. }) => {
                 let mark = attachment.mark().clone();
                 broker.inner.registry.attached(subscribed.stream_id, subscription, &mark);
                 (Window::durable(credit.unwrap_or(window), next), mark, Some((subscription, name)), Some(attachment))

@@ -13,8 +13,9 @@ use super::failure::{Failure, Outcome};
 use super::kept;
 use super::output::{Out, confirm, fields, table};
 use super::password::Password;
-use crate::client::{self, Client, escaped};
+use crate::client::{self, Client};
 use crate::types::Code;
+use crate::types::name::escaped;
 
 /// Users.
 #[derive(Debug, Subcommand)]

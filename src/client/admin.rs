@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Client, Error, Result};
 use crate::types::Applied;
+use crate::types::name::escaped;
 
 /// A stream as the broker describes it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -398,19 +399,6 @@ fn producers_path(stream: Option<&str>) -> String {
     stream.map_or_else(|| "/v1/producers".to_owned(), |stream| format!("/v1/streams/{}/producers", escaped(stream)))
 }
 
-/// A name as a part of a path, or a value of a query. Names that need this are no names of ours, but the broker should be the one to say so.
-pub(crate) fn escaped(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'~' | b'$');
-    text.bytes().fold(String::new(), |mut out, b| {
-        if plain(b) && text != "." && text != ".." {
-            out.push(b as char);
-        } else {
-            out.push_str(&format!("%{b:02X}"));
-        }
-        out
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,12 +416,5 @@ mod tests {
     #[test]
     fn other_bodies_are_reported_as_unexpected() {
         assert!(matches!(parse_error(StatusCode::BAD_GATEWAY, b"<html>"), Error::Protocol(_)));
-    }
-
-    #[test]
-    fn odd_names_stay_inside_their_path_escaped() {
-        assert_eq!(escaped("a/b?c"), "a%2Fb%3Fc");
-        assert_eq!(escaped(".."), "%2E%2E");
-        assert_eq!(escaped("orders-1.x_y"), "orders-1.x_y");
     }
 }

@@ -9,6 +9,7 @@
 //! it had handled but not acked comes again; recipes K-1 to K-3 (`examples/`) make that harmless.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -201,6 +202,7 @@ impl ConsumerBuilder {
         let task = tokio::spawn(follower.run(link));
         Ok(Consumer {
             handed: subscribed.next,
+            passed: 0..0,
             subscribed,
             ephemeral,
             auto_ack: self.auto_ack,
@@ -254,6 +256,8 @@ pub struct Consumer {
     ready: VecDeque<Delivery>,
     /// One past the last offset handed to the program.
     handed: u64,
+    /// What the filter passed over last: whoever calls the event before it done is done with it too.
+    passed: Range<u64>,
     confirmed: watch::Receiver<u64>,
     ended: bool,
     task: tokio::task::JoinHandle<()>,
@@ -326,7 +330,7 @@ impl Consumer {
             None
         };
         if refused.is_none() {
-            self.wish_acked(next);
+            self.wish_acked(if self.passed.contains(&next) { self.passed.end } else { next });
         }
         Ack { next, refused: refused.map(Error::from), confirmed: self.confirmed.clone(), shared: self.shared.clone() }
     }
@@ -384,7 +388,7 @@ impl Consumer {
                 }
                 Some(Item::Gap { from, to, reason }) => self.ready.push_back(Delivery::Gap { from, to, reason }),
                 Some(Item::Live { next_offset }) => self.ready.push_back(Delivery::Live { next_offset }),
-                Some(Item::Progress { next }) => self.passed(next),
+                Some(Item::Progress { next }) => self.pass(next),
                 None => {
                     self.ended = true;
                     return Poll::Ready(self.shared.wish.lock().end.clone().map(Err));
@@ -393,12 +397,16 @@ impl Consumer {
         }
     }
 
-    /// The filter passed over everything below `next`. Whoever has called all that was handed out done has nothing to do with that either.
-    fn passed(&mut self, next: u64) {
-        let all_done = !self.ephemeral && self.shared.wish.lock().acked >= self.handed;
+    /// The filter passed over everything from `handed` to `next`.
+    fn pass(&mut self, next: u64) {
+        if self.passed.end != self.handed {
+            self.passed.start = self.handed;
+        }
         self.handed = self.handed.max(next);
-        if all_done {
-            self.wish_acked(next);
+        self.passed.end = self.handed;
+        let acked = self.shared.wish.lock().acked;
+        if !self.ephemeral && acked >= self.passed.start {
+            self.wish_acked(self.passed.end);
         }
     }
 

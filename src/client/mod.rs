@@ -43,7 +43,6 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-pub(crate) use admin::escaped;
 pub use admin::{Admin, Answer, LagObject, OperationObject, ProducerObject, StreamObject, StreamState, SubscriptionObject};
 pub use backoff::Backoff;
 pub use commit::Committer;

@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::error::{Code, Error};
 use super::limits;
 
@@ -44,6 +46,14 @@ pub fn quote(text: &str) -> String {
 pub fn short(text: &str) -> Cow<'_, str> {
     let front = clipped(text, 64);
     if front.chars().any(char::is_control) { Cow::Owned(front.replace(char::is_control, "\u{fffd}")) } else { front }
+}
+
+/// What stands as it is in a URL: RFC 3986's unreserved characters, and `$`, with which names of system streams begin.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'$');
+
+/// As a part of a path, or a value of a query. `.` and `..` would be taken for a step in the path.
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    if matches!(text, "." | "..") { Cow::Owned(text.replace('.', "%2E")) } else { utf8_percent_encode(text, PLAIN).into() }
 }
 
 /// A sentence of somebody else's, who may repeat what was sent.
@@ -188,6 +198,13 @@ impl IdempotencyKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn odd_names_stay_inside_their_path_escaped() {
+        for (text, there) in [("a/b?c", "a%2Fb%3Fc"), ("..", "%2E%2E"), ("orders-1.x_y~$", "orders-1.x_y~$"), ("name eq é", "name%20eq%20%C3%A9")] {
+            assert_eq!(escaped(text), there);
+        }
+    }
 
     #[test]
     fn names_of_the_grammar_are_accepted_and_others_say_where_they_fail() {

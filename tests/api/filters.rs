@@ -1,6 +1,7 @@
 //! `filter=`: only what it holds for is told and counted, page by page, and what cannot be meant is refused with its place.
 
 use serde_json::{Value, json};
+use tidelog::client::{Client, Delivery, Endpoint};
 
 use crate::access::{As, console, operator};
 use crate::sessions_kept::Home;
@@ -155,6 +156,64 @@ async fn operations_are_listed_by_status_to_those_who_asked_for_them() {
 async fn operations(who: &As<'_>, filter: &str) -> usize {
     let listed = who.get(&format!("/v1/operations?filter={}", encoded(filter))).await.metadata();
     listed.as_object().expect("groups").values().map(|group| group.as_array().map_or(0, Vec::len)).sum()
+}
+
+/// Events of these types, in one batch.
+async fn append(broker: &Broker, kinds: &str) {
+    let events: Vec<Value> = kinds.chars().map(|kind| json!({"type": kind.to_string(), "data": 1})).collect();
+    broker.post("/v1/streams/s/events", &json!({"events": events}).to_string()).await.metadata();
+}
+
+#[tokio::test]
+async fn an_event_stream_that_passes_events_over_comes_back_behind_them() {
+    let broker = dev().await;
+    append(&broker, "aabaa").await;
+    let path = format!("/v1/streams/s/events?from=earliest&filter={}", encoded("type eq b"));
+    let mut reader = broker.events(&path).await;
+    reader.hears(2..3).await;
+    assert_eq!(reader.named("live").await, json!({"next_offset": 5}));
+    let id = reader.parser.last_id.clone();
+    drop(reader);
+    append(&broker, "ab").await;
+    broker.events_after(&path, &id).await.hears(6..7).await;
+    assert_eq!(id, "4", "it has been told how far it was looked");
+}
+
+#[tokio::test]
+async fn a_websocket_is_told_of_what_is_passed_over_and_may_acknowledge_it() {
+    let broker = dev().await;
+    append(&broker, "aba").await;
+    let mut peer = broker.ws("/v1/connect").await.greeted().await;
+    peer.text(r#"{"t":"subscribe","sub":1,"stream":"s","subscription":"x","create":true,"filter":"type eq b"}"#).await;
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|frame: &Value| frame["t"] != "live") {
+        heard.push(peer.json().await);
+    }
+    let told: Vec<(&str, &Value)> = heard.iter().map(|frame| (frame["t"].as_str().expect("a name"), &frame["next"])).collect();
+    assert_eq!(told[1..], [("progress", &json!(1)), ("events", &Value::Null), ("progress", &json!(3)), ("live", &Value::Null)], "{heard:?}");
+    assert_eq!(peer.ask(r#"{"t":"ack","sub":1,"offset":2}"#).await["next"], 3);
+}
+
+#[tokio::test]
+async fn the_client_acknowledges_what_was_passed_over_with_the_event_before_it() {
+    let broker = dev().await;
+    append(&broker, "abb").await;
+    let client = Client::connect(Endpoint::parse(&broker.url("")).expect("an address")).await.expect("the broker answers");
+    let mut reader = client.consumer("s").subscription("x").create().filter("type eq a").open().await.expect("it opens");
+    let event = reader.next_event().await.expect("an event").expect("no error");
+    assert!(matches!(reader.next().await, Some(Ok(Delivery::Live { next_offset: 3 }))), "the rest is passed over");
+    reader.ack(event.offset).confirmed().await.expect("it counts");
+    let cursor = async || broker.get("/v1/streams/s/subscriptions/x").await.metadata()["next"].clone();
+    assert_eq!((event.offset, cursor().await), (0, json!(3)));
+    // And of what comes later, once it is told, without a word of the program.
+    append(&broker, "bb").await;
+    tokio::select! {
+        heard = reader.next() => panic!("nothing is wanted: {heard:?}"),
+        () = async { while cursor().await != json!(5) { tokio::task::yield_now().await } } => {}
+    }
+    reader.close().await;
+    let other = client.consumer("s").subscription("x").filter("type eq b").open().await.map(drop).expect_err("it keeps its filter");
+    assert!(other.to_string().contains("another filter"), "{other}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

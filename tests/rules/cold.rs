@@ -226,26 +226,3 @@ async fn p12_a_refused_commit_poisons_the_sessions_whose_appends_were_in_it() {
     answer(c.resume(resuming("s", None, None))).await.unwrap();
     assert_eq!(send(&mut c, plain("s", &["a"])).await, stored(0, 1));
 }
-
-#[tokio::test]
-async fn a_look_at_a_stream_that_a_trim_overtakes_shows_no_end_that_goes_back() {
-    let bench = Bench::with_stream("s").await;
-    bench.put("s", &["a", "b", "c"]).await;
-    let id = bench.describe("s").await.id;
-    bench.engine.hold_row(Key::Bounds(id));
-    let looking = tokio::spawn({
-        let broker = bench.broker.clone();
-        async move { broker.stream(&OPERATOR, &name("s")).await }
-    });
-    bench.engine.reads_held(1).await;
-    let trimming = tokio::spawn({
-        let broker = bench.broker.clone();
-        async move { broker.trim_stream(&OPERATOR, &name("s"), TrimTo::Offset(3)).await }
-    });
-    // The trim is stored, and describes the stream in its answer.
-    bench.engine.reads_held(2).await;
-    bench.engine.release_row(Key::Bounds(id));
-    let (looked, trimmed) = (soon(looking).await.expect("no panic").expect("it is there"), soon(trimming).await.expect("no panic").expect("it is there"));
-    assert_eq!((trimmed.first_offset, trimmed.next_offset), (3, 3));
-    assert_eq!(looked.next_offset, 3, "three events had been acknowledged before anybody looked");
-}

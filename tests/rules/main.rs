@@ -8,6 +8,7 @@ mod cold;
 mod cursors;
 mod filters;
 mod keys;
+mod overtaken;
 mod producers;
 mod pulls;
 mod quotas;

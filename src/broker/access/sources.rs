@@ -5,6 +5,7 @@ use super::{AccessChange, Family, NewKey, Principal, Token, denied};
 use crate::broker::Broker;
 use crate::broker::admin::shown;
 use crate::broker::audit::By;
+use crate::broker::fields::OwnedSource;
 use crate::broker::info::{ListQuery, Page};
 use crate::broker::operation::Note;
 use crate::log::Key;
@@ -22,8 +23,6 @@ pub struct SourceInfo {
     pub description: String,
     /// User id.
     pub owner: u64,
-    /// That user's name.
-    pub owner_name: String,
     /// Its key is not taken.
     pub disabled: bool,
     /// When.
@@ -199,17 +198,7 @@ impl Broker {
     }
 
     pub(super) async fn source_by_id(&self, id: u64) -> Result<Option<SourceInfo>> {
-        let Some(row) = self.access_row::<value::Source>(Key::Source(id)).await? else { return Ok(None) };
-        let owner_name = self.name_of_user(row.owner).await?;
-        Ok(Some(SourceInfo {
-            id,
-            name: row.name,
-            description: row.description,
-            owner: row.owner,
-            owner_name,
-            disabled: row.disabled,
-            created: TimeUs(row.created_us),
-        }))
+        Ok(self.access_row::<value::Source>(Key::Source(id)).await?.map(|row| describe(id, row)))
     }
 
     /// The caller's sources, all for the operator; ascending by id. `query.after` is an id.
@@ -232,10 +221,19 @@ impl Broker {
     async fn page_of_sources(&self, ids: impl Iterator<Item = u64> + Send, query: &ListQuery) -> Result<Page<SourceInfo>> {
         let mut page = Page { items: Vec::new(), more: false };
         for id in ids {
-            if query.take(&mut page, self.source_by_id(id).await?).is_break() {
+            let Some(info) = self.source_by_id(id).await? else { continue };
+            // Whose it is by name matters to a filter only.
+            if query.filter.is_some() && !query.holds(&OwnedSource { owner: &self.name_of_user(info.owner).await?, info: &info }) {
+                continue;
+            }
+            if query.put(&mut page, info).is_break() {
                 break;
             }
         }
         Ok(page)
     }
+}
+
+fn describe(id: u64, row: value::Source) -> SourceInfo {
+    SourceInfo { id, name: row.name, description: row.description, owner: row.owner, disabled: row.disabled, created: TimeUs(row.created_us) }
 }

@@ -10,14 +10,13 @@ use crate::broker::ack_token;
 use crate::broker::audit::{Act, By};
 use crate::broker::broken::Promise;
 use crate::broker::cursor::{self, Attachment, Cursor, Mark, OpenAsk, Proof, StreamView};
-use crate::broker::fields;
 use crate::broker::intent::{Author, Claim, DurableSession, Opened, SubscriptionFields};
 use crate::log::Key;
 use crate::log::rows::value;
 use crate::types::limits;
 use crate::types::reply::{Acked, Subscribed};
 use crate::types::request::{AckLevel, AckRequest, Credit, OnGap, Start};
-use crate::types::{Code, Error, Filter, StreamId, StreamName, SubscriptionId, SubscriptionName};
+use crate::types::{Code, Error, StreamId, StreamName, SubscriptionId, SubscriptionName};
 
 impl Default for SubscriptionFields {
     fn default() -> Self {
@@ -244,8 +243,7 @@ impl State {
         let (next, mark) = cursor.check_continue(name, epoch, from)?;
         cursor::check_gap(next, on_gap, &view)?;
         mark.used(now);
-        let filter = stored_filter(&cursor.meta)?;
-        let durable = cursor_session(cursor, id, mark, filter);
+        let durable = cursor_session(cursor, id, mark);
         Ok(self.opened(stream_id, &view, next, Some(durable)))
     }
 
@@ -262,30 +260,27 @@ impl State {
         claim: Claim,
         by: Option<&By>,
     ) -> Result<(u64, DurableSession), Error> {
-        let (id, next, filter) = match self.find_cursor(stream_id, name) {
+        let (id, next) = match self.find_cursor(stream_id, name) {
             Some(id) => {
                 if ask.rewind {
                     // Moving back is a seek (`decisions.md` section 2).
                     self.check_claim(stream_id, id, name, claim)?;
                 }
                 let now = self.now.mono;
-                let meta = &self.cursor(stream_id, id).meta;
-                check_same_filter(name, meta, filter)?;
-                let filter = stored_filter(meta)?;
+                check_same_filter(name, &self.cursor(stream_id, id).meta, filter)?;
                 let cursor = self.sealed_cursor(stream_id, id);
                 cursor.expire(now);
                 let checked = cursor.check_open(name, ask, view);
                 if checked.is_err() {
                     cursor.unseal();
                 }
-                (id, checked?, filter)
+                (id, checked?)
             }
             None if create => {
                 let next = cursor::resolve_start(ask.from.unwrap_or(Start::Earliest), ask.log_epoch, view)?;
                 cursor::check_gap(next, ask.on_gap, view)?;
                 let fields = SubscriptionFields { filter: filter.unwrap_or_default().to_owned(), ..SubscriptionFields::default() };
-                let id = self.new_subscription(stream_id, name, &fields, next, claim.author)?;
-                (id, next, stored_filter(&self.cursor(stream_id, id).meta)?)
+                (self.new_subscription(stream_id, name, &fields, next, claim.author)?, next)
             }
             None => return Err(subscription_not_found(stream, name).detail("hint", "create the subscription first, or subscribe with create")),
         };
@@ -298,7 +293,7 @@ impl State {
         let epoch = cursor.row.epoch;
         let mark = Mark::new(epoch, next, now);
         let old = cursor.mark.replace(mark.clone());
-        let durable = cursor_session(cursor, id, mark, filter);
+        let durable = cursor_session(cursor, id, mark);
         let name = durable.name.clone();
         self.group.cursors.insert((stream_id, id));
         self.note_epoch(epoch);
@@ -392,24 +387,15 @@ impl State {
 }
 
 /// The session of a cursor's `mark`, held for whoever the answer reaches.
-fn cursor_session(cursor: &Cursor, id: SubscriptionId, mark: Arc<Mark>, filter: Option<Arc<Filter>>) -> DurableSession {
+fn cursor_session(cursor: &Cursor, id: SubscriptionId, mark: Arc<Mark>) -> DurableSession {
     DurableSession {
         attachment: Attachment::new(mark),
         subscription: id,
         name: SubscriptionName::stored(&cursor.meta.name),
         window: Credit { events: cursor.meta.max_in_flight, bytes: limits::MAX_IN_FLIGHT_BYTES },
         ack_timeout_s: cursor.meta.ack_timeout_s,
-        filter,
+        filter: cursor.meta.filter.clone(),
     }
-}
-
-/// What a subscription delivers. It was parsed when it was stored.
-fn stored_filter(meta: &value::Subscription) -> Result<Option<Arc<Filter>>, Error> {
-    if meta.filter.is_empty() {
-        return Ok(None);
-    }
-    let unreadable = |why| Error::internal(format!("the stored filter of subscription {} cannot be read: {why}", meta.name));
-    Filter::parse(&meta.filter, fields::EVENTS).map(|filter| Some(Arc::new(filter))).map_err(unreadable)
 }
 
 /// A reader that names a filter must mean the subscription's: acks by another one would pass over events that were never shown.

@@ -114,18 +114,6 @@ pub(in crate::edge) fn decode(text: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-/// As a value of a query: everything but letters, digits and `-._~` is escaped.
-pub(in crate::edge) fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,10 +8,10 @@ use axum::http::HeaderMap;
 use super::body::{JsonBody, JsonOrNothing};
 use super::fields::Fields as BodyFields;
 use super::objects::{self, Stream};
-use super::query::encode;
 use super::{Broker, Caller, NoQuery, Path, Query, Reply, refuse_conditions, reply};
 use crate::broker::{ListQuery, NewStream, Page, StreamStatus, TrimTo, fields};
 use crate::types::filter::Fields;
+use crate::types::name::escaped;
 use crate::types::{Error, Result, StreamName, TimeUs, limits};
 
 /// Fields that only the broker sets.
@@ -48,7 +48,7 @@ pub(super) fn listed<T>(
 /// Where the page behind this one is.
 pub(super) fn next_page<T>(page: &Page<T>, asked: &ListQuery, base: &str, recursion: bool, name: impl Fn(&T) -> String) -> Option<String> {
     let (true, Some(last), Some(limit)) = (page.more, page.items.last(), asked.limit) else { return None };
-    let filter = asked.filter.iter().map(|filter| format!("&filter={}", encode(filter.as_str()))).collect::<String>();
+    let filter = asked.filter.iter().map(|filter| format!("&filter={}", escaped(filter.as_str()))).collect::<String>();
     Some(format!("{base}?after={}&limit={limit}{filter}{}", name(last), if recursion { "&recursion=1" } else { "" }))
 }
 

@@ -118,18 +118,6 @@ impl Filter {
     pub fn holds(&self, subject: &impl Subject) -> bool {
         holds(&self.root, subject)
     }
-
-    /// Does it ask for this field?
-    pub fn asks_for(&self, index: usize) -> bool {
-        fn asks(node: &Node, index: usize) -> bool {
-            match node {
-                Node::Or(parts) | Node::And(parts) => parts.iter().any(|part| asks(part, index)),
-                Node::Not(part) => asks(part, index),
-                Node::Compare(comparison) => comparison.index == index,
-            }
-        }
-        asks(&self.root, index)
-    }
 }
 
 fn holds(node: &Node, subject: &impl Subject) -> bool {
