@@ -1,4 +1,4 @@
-//! What idle things cost a running broker: subscribers (memory), streams (memory, disk), and the time to start again.
+//! What idle things cost a running broker: subscribers (memory), streams (memory, disk), the time to start again, and to list.
 //! `cargo bench --bench footprint` starts the real binary on temporary data and prints a table.
 
 #![allow(missing_docs, reason = "a bench has no readers of its API")]
@@ -145,12 +145,38 @@ async fn streams(data: &Path, count: usize) {
     broker.stop();
 }
 
+/// How long a list takes that looks at every stream, over HTTP.
+async fn lists(data: &Path, count: usize) {
+    let (broker, _) = Broker::start(data);
+    let share = count / 8;
+    let tasks: Vec<_> = (0..8).map(|i| tokio::spawn(fill(broker.url.clone(), i * share, (i + 1) * share))).collect();
+    for task in tasks {
+        task.await.expect("the connection ends");
+    }
+    broker.stop();
+    let (broker, _) = Broker::start(data);
+    let client = Client::connect(Endpoint::parse(&broker.url).expect("a valid address")).await.expect("the broker answers");
+    for filter in ["name eq stream-77", "state.count gt 1", "state.count gt 0"] {
+        let mut took = Vec::new();
+        let mut found = 0;
+        for _ in 0..5 {
+            let began = Instant::now();
+            found = client.admin().streams_where(filter).await.expect("a list").len();
+            took.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+        took.sort_by(f64::total_cmp);
+        println!("list of {} streams, {filter}: {found} found in {:.0} ms (fastest {:.0}, slowest {:.0})", share * 8, took[2], took[0], took[4]);
+    }
+    broker.stop();
+}
+
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let short = std::env::args().any(|arg| arg == "--test");
     let number = |name: &str, usual| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(usual);
-    let (readers, many) = if short { (10, 800) } else { (number("READERS", 1000), number("STREAMS", 1_000_000)) };
+    let (readers, many, listed) = if short { (10, 800, 800) } else { (number("READERS", 1000), number("STREAMS", 1_000_000), number("LISTED", 100_000)) };
     let dir = tempfile::tempdir().expect("a temporary directory");
     runtime.block_on(subscribers(&dir.path().join("subscribers"), readers));
+    runtime.block_on(lists(&dir.path().join("lists"), listed));
     runtime.block_on(streams(&dir.path().join("streams"), many));
 }

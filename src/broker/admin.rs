@@ -23,6 +23,10 @@ use crate::types::{Applied, Code, Error, Filter, OperationId, Result, Slice, Str
 const METADATA_ENTRIES: usize = 64;
 /// Longest metadata name or value, and description.
 const METADATA_BYTES: usize = 4096;
+/// Rows of the catalogue that are read at once.
+const CATALOGUE_ROWS: usize = 1024;
+/// Streams that are looked at together: their rows are in memory meanwhile.
+const STREAMS_AT_ONCE: usize = 256;
 /// Idempotency keys dropped by one intent: it needs all of their rows in memory at once, which must fit the smallest `hot_entries`.
 const FORGET_AT_ONCE: usize = 16;
 
@@ -86,9 +90,12 @@ impl Broker {
     }
 
     async fn describe(&self, stream: &Stream) -> Result<StreamInfo> {
+        Ok(self.described(stream, self.name_of_user(stream.row.owner).await?))
+    }
+
+    fn described(&self, stream: &Stream, owner_name: String) -> StreamInfo {
         let bounds = &stream.bounds;
-        let owner_name = self.name_of_user(stream.row.owner).await?;
-        Ok(StreamInfo {
+        StreamInfo {
             owner_name,
             id: stream.id,
             uuid: stream.row.uuid.clone(),
@@ -105,7 +112,7 @@ impl Broker {
             bytes: bounds.bytes_end.saturating_sub(bounds.bytes_before_first),
             last_event_at: (bounds.next_offset > 0).then_some(bounds.last_time),
             log_epoch: self.log_epoch(),
-        })
+        }
     }
 
     /// All streams the caller may see, sorted by name; folded, since names collide so.
@@ -117,25 +124,67 @@ impl Broker {
         if !self.sees_all(who).await? {
             return self.own_streams(who, query).await;
         }
-        let ids = self.index(rows::prefix::stream_names(), |folded| Key::StreamName(folded).encode(), &query).await?;
-        self.page_of_streams(ids.into_iter().map(StreamId), &query).await
+        let ids = match &query.filter {
+            None => self.index(rows::prefix::stream_names(), |folded| Key::StreamName(folded).encode(), &query).await?,
+            Some(filter) => self.streams_that_may(filter, &query).await?,
+        };
+        self.page_of_streams(ids.into_iter().map(StreamId).collect(), &query).await
     }
 
-    async fn page_of_streams(&self, ids: impl Iterator<Item = StreamId>, query: &ListQuery) -> Result<Page<StreamInfo>> {
-        let mut page = Page { items: Vec::new(), more: false };
-        for id in ids {
-            if query.take(&mut page, self.describe_by_id(id).await?).is_break() {
-                break;
+    /// The ids of streams behind `query.after`, by name, for which the filter may hold as far as the catalogue tells: only these are looked
+    /// at one by one.
+    async fn streams_that_may(&self, filter: &Filter, query: &ListQuery) -> Result<Vec<u64>> {
+        self.check_serving()?;
+        let behind = query.after.as_ref().map(|name| name.to_ascii_lowercase());
+        let (mut found, mut owners, mut after) = (Vec::new(), BTreeMap::new(), None);
+        loop {
+            let page = self.inner.engine.scan(rows::prefix::streams(), after.take(), CATALOGUE_ROWS).await.map_err(|e| engine_failure(&e))?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.to_vec());
+            for (key, bytes) in page {
+                let id = rows::decode_id(key.get(1..).unwrap_or_default()).map_err(Error::internal)?;
+                let row: value::Stream = rows::decode(&bytes).map_err(Error::internal)?;
+                let owner = self.name_among(&mut owners, row.owner).await?;
+                let stream = Stream::from_rows(StreamId(id), row, &value::Bounds::default(), None).map_err(Error::internal)?;
+                let folded = stream.name.folded().into_owned();
+                if behind.as_ref().is_none_or(|behind| folded > *behind) && filter.may_hold(&self.described(&stream, owner), fields::is_in_catalogue) {
+                    found.push((folded, id));
+                }
+            }
+        }
+        found.sort_unstable();
+        Ok(found.into_iter().map(|(_, id)| id).collect())
+    }
+
+    async fn page_of_streams(&self, ids: Vec<StreamId>, query: &ListQuery) -> Result<Page<StreamInfo>> {
+        let (mut page, mut owners) = (Page { items: Vec::new(), more: false }, BTreeMap::new());
+        let mut rest = &ids[..];
+        while !rest.is_empty() {
+            // Without a filter no more than the page holds, and the one that tells that more follow.
+            let wanted = match (&query.filter, query.limit) {
+                (None, Some(limit)) => limit - page.items.len() + 1,
+                _ => usize::MAX,
+            };
+            let (now, later) = rest.split_at(wanted.min(STREAMS_AT_ONCE).min(rest.len()));
+            rest = later;
+            for stream in loader::streams(&*self.inner.engine, now).await.map_err(|e| engine_failure(&e))?.into_iter().flatten() {
+                let owner = self.name_among(&mut owners, stream.row.owner).await?;
+                if query.take(&mut page, Some(self.described(&stream, owner))).is_break() {
+                    return Ok(page);
+                }
             }
         }
         Ok(page)
     }
 
-    async fn describe_by_id(&self, id: StreamId) -> Result<Option<StreamInfo>> {
-        match loader::stream(&*self.inner.engine, id).await.map_err(|e| engine_failure(&e))? {
-            Some(stream) => self.describe(&stream).await.map(Some),
-            None => Ok(None),
+    /// The name of a user, looked up once for many streams.
+    async fn name_among(&self, known: &mut BTreeMap<u64, String>, id: u64) -> Result<String> {
+        if let Some(name) = known.get(&id) {
+            return Ok(name.clone());
         }
+        let name = self.name_of_user(id).await?;
+        known.insert(id, name.clone());
+        Ok(name)
     }
 
     /// Does the caller see every stream: the operator, and root users?
@@ -159,7 +208,7 @@ impl Broker {
             }
         }
         names.sort_unstable();
-        self.page_of_streams(names.into_iter().map(|(_, id)| id), &query).await
+        self.page_of_streams(names.into_iter().map(|(_, id)| id).collect(), &query).await
     }
 
     /// Has the caller any right on the stream?

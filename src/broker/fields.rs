@@ -31,6 +31,11 @@ pub const STREAMS: Fields = &[
     ("metadata", Type::Map),
 ];
 
+/// Is this field of a stream in the catalogue, so that nothing of the stream itself need be looked at?
+pub fn is_in_catalogue(index: usize) -> bool {
+    STREAMS.get(index).is_some_and(|(name, _)| *name != "closed" && !name.starts_with("state."))
+}
+
 impl Subject for StreamInfo {
     fn value(&self, index: usize, key: &str) -> Option<Value<'_>> {
         Some(match index {

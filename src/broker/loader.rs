@@ -2,6 +2,7 @@
 //!
 //! No lock is needed: while a need is open, every intent that could change its rows waits for it (see `commit`).
 
+use bytes::Bytes;
 use prost::Message as _;
 
 use super::audit;
@@ -76,28 +77,53 @@ pub async fn subscription_id(engine: &dyn Engine, stream: StreamId, folded: &str
 
 /// A stream as it is on disk.
 pub async fn stream(engine: &dyn Engine, id: StreamId) -> Result<Option<Stream>, EngineError> {
-    let rows = || engine.get(vec![Key::Stream(id).encode(), Key::Bounds(id).encode()]);
-    let mut found = rows().await?;
-    loop {
-        let [row, bounds] = found.as_slice() else { return Ok(None) };
-        let row = match row {
-            Some(row) => decode(row)?,
-            None if id == AUDIT_STREAM => audit::stream_row(),
-            None => return Ok(None),
-        };
-        let bounds: value::Bounds = bounds.as_deref().map_or(Ok(value::Bounds::default()), decode)?;
-        let last = engine.last(id, bounds.first_base).await?;
-        if last.is_none() {
-            // A trim or deletion since the rows were read takes all batches with it and says in the rows where the stream ends: the rows
-            // from before would show an end that goes back.
-            let now = rows().await?;
-            if now != found {
-                found = now;
+    Ok(streams(engine, &[id]).await?.pop().flatten())
+}
+
+/// Streams as they are on disk, in the order asked, in as many looks as one.
+pub async fn streams(engine: &dyn Engine, ids: &[StreamId]) -> Result<Vec<Option<Stream>>, EngineError> {
+    let mut streams = vec![None; ids.len()];
+    let (mut open, mut found): (Vec<usize>, _) = ((0..ids.len()).collect(), rows_of(engine, ids).await?);
+    while !open.is_empty() {
+        let mut there = Vec::with_capacity(open.len());
+        for (place, rows) in open.drain(..).zip(std::mem::take(&mut found)) {
+            let row = match &rows[0] {
+                Some(row) => decode(row)?,
+                None if ids[place] == AUDIT_STREAM => audit::stream_row(),
+                None => continue,
+            };
+            let bounds: value::Bounds = rows[1].as_deref().map_or(Ok(value::Bounds::default()), decode)?;
+            there.push((place, rows, row, bounds));
+        }
+        let asked = there.iter().map(|(place, .., bounds)| (ids[*place], bounds.first_base)).collect();
+        let lasts = engine.last_heads(asked).await?;
+        // A trim or deletion since the rows were read takes all batches with it and says in the rows where the stream ends: the rows
+        // from before would show an end that goes back.
+        let empty: Vec<StreamId> = there.iter().zip(&lasts).filter(|(_, last)| last.is_none()).map(|((place, ..), _)| ids[*place]).collect();
+        let mut now = rows_of(engine, &empty).await?.into_iter();
+        for ((place, rows, row, bounds), last) in there.into_iter().zip(lasts) {
+            if last.is_none()
+                && let Some(now) = now.next().filter(|now| *now != rows)
+            {
+                open.push(place);
+                found.push(now);
                 continue;
             }
+            let id = ids[place];
+            let stream = Stream::from_rows(id, row, &bounds, last).map_err(|what| damaged(format!("stream {id}: {what}")))?;
+            streams[place] = Some(stream);
         }
-        return Stream::from_rows(id, row, &bounds, last.as_deref()).map(Some).map_err(|what| damaged(format!("stream {id}: {what}")));
     }
+    Ok(streams)
+}
+
+/// Of each stream its row and that of its bounds.
+async fn rows_of(engine: &dyn Engine, ids: &[StreamId]) -> Result<Vec<[Option<Bytes>; 2]>, EngineError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = engine.get(ids.iter().flat_map(|id| [Key::Stream(*id).encode(), Key::Bounds(*id).encode()]).collect()).await?;
+    Ok(found.as_chunks().0.to_vec())
 }
 
 /// A cursor as it is on disk.

@@ -267,6 +267,8 @@ async fn last_is_the_last_batch_at_or_above_the_first_kept(subject: impl Subject
     }
     assert!(engine.last(S, 7).await.unwrap().is_none());
     assert_eq!(engine.last(StreamId(6), 0).await.unwrap().unwrap().head.end(), 3);
+    let heads = engine.last_heads(vec![(StreamId(6), 0), (S, 7), (S, 0), (StreamId(99), 0)]).await.unwrap();
+    assert_eq!(heads.iter().map(|head| head.map(|head| head.base_offset)).collect::<Vec<_>>(), [Some(0), None, Some(6), None], "many at once");
 }
 
 async fn get_answers_in_the_order_asked(subject: impl Subject) {

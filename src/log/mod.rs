@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::types::batch::BatchHead;
 use crate::types::{Batch, StreamId};
 
 pub mod check;
@@ -187,6 +188,16 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The last batch of `stream` whose base offset is at or above `not_below`.
     async fn last(&self, stream: StreamId, not_below: u64) -> Result<Option<Arc<Batch>>, EngineError>;
+
+    /// Heads of what [`Engine::last`] gives of many streams, in the order asked; an engine that pays for each call answers all in one. No more
+    /// than one batch is in memory at a time.
+    async fn last_heads(&self, asked: Vec<(StreamId, u64)>) -> Result<Vec<Option<BatchHead>>, EngineError> {
+        let mut found = Vec::with_capacity(asked.len());
+        for (stream, not_below) in asked {
+            found.push(self.last(stream, not_below).await?.map(|batch| batch.head));
+        }
+        Ok(found)
+    }
 
     /// Values of rows, in the order asked.
     async fn get(&self, keys: Vec<RowKey>) -> Result<Vec<Option<Bytes>>, EngineError>;

@@ -276,6 +276,11 @@ pub mod prefix {
         RowKey { space, bytes }
     }
 
+    /// All streams by id.
+    pub fn streams() -> RowKey {
+        of(Space::Meta, 3, None)
+    }
+
     /// All streams by folded name.
     pub fn stream_names() -> RowKey {
         of(Space::Meta, 4, None)

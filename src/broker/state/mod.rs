@@ -33,6 +33,7 @@ use super::producer::Producer;
 use super::shared::{Bounds, News, Registry};
 use crate::log::rows::{self, value};
 use crate::log::{DeleteRange, IdempotencyRow, Key, ProducerKey, RowKey, WriteSet};
+use crate::types::batch::BatchHead;
 use crate::types::limits;
 use crate::types::{Batch, Code, Error, ProducerId, StreamId, StreamName, SubscriptionId, SubscriptionName, TimeUs};
 
@@ -76,8 +77,8 @@ impl Stream {
         }
     }
 
-    /// From its rows and its last batch.
-    pub fn from_rows(id: StreamId, row: value::Stream, bounds: &value::Bounds, last: Option<&Batch>) -> Result<Self, String> {
+    /// From its rows and the head of its last batch.
+    pub fn from_rows(id: StreamId, row: value::Stream, bounds: &value::Bounds, last: Option<BatchHead>) -> Result<Self, String> {
         let name = StreamName::stored(&row.name);
         let mut b = Bounds {
             first_offset: bounds.first_offset,
@@ -89,7 +90,7 @@ impl Stream {
             closed: bounds.closed,
             gone: row.deleting,
         };
-        if let Some(head) = last.map(|batch| batch.head) {
+        if let Some(head) = last {
             if head.end() < b.next_offset {
                 return Err(format!("the last batch ends at {}, but offset {} had been assigned", head.end(), b.next_offset));
             }

@@ -33,6 +33,7 @@ use rocksdb::{DB, ErrorKind, FlushOptions, WriteBatch, properties};
 use tokio::sync::oneshot;
 
 use super::{Capabilities, DeleteRange, Engine, EngineError, Lane, OpenError, Position, Pressure, ReadLimits, RowKey, WriteSet, rows};
+use crate::types::batch::BatchHead;
 use crate::types::{Batch, StreamId};
 use durable::Keeper;
 use faults::Faults;
@@ -238,6 +239,11 @@ impl Engine for Rocks {
 
     async fn last(&self, stream: StreamId, not_below: u64) -> Result<Option<Arc<Batch>>, EngineError> {
         self.blocking(move |store| reader::last(&store.db, stream, not_below)).await
+    }
+
+    async fn last_heads(&self, asked: Vec<(StreamId, u64)>) -> Result<Vec<Option<BatchHead>>, EngineError> {
+        let head = |store: &Store, (stream, not_below)| Ok(reader::last(&store.db, stream, not_below)?.map(|batch| batch.head));
+        self.blocking(move |store| asked.into_iter().map(|asked| head(store, asked)).collect()).await
     }
 
     async fn get(&self, keys: Vec<RowKey>) -> Result<Vec<Option<Bytes>>, EngineError> {

@@ -116,16 +116,34 @@ impl Filter {
 
     /// Does it hold for this thing?
     pub fn holds(&self, subject: &impl Subject) -> bool {
-        holds(&self.root, subject)
+        judge(&self.root, subject, &|_| true) == Some(true)
+    }
+
+    /// Can it hold for a thing of which only the fields are known that `known` says? The others may be anything.
+    pub fn may_hold(&self, subject: &impl Subject, known: impl Fn(usize) -> bool) -> bool {
+        judge(&self.root, subject, &known) != Some(false)
     }
 }
 
-fn holds(node: &Node, subject: &impl Subject) -> bool {
+/// `None`: it cannot be told by what is known (Kleene's logic).
+fn judge(node: &Node, subject: &impl Subject, known: &impl Fn(usize) -> bool) -> Option<bool> {
+    // Of all parts: `decisive` from one of them decides; else all have to be the other.
+    let of = |parts: &[Node], decisive: bool| {
+        let mut all = Some(!decisive);
+        for part in parts {
+            match judge(part, subject, known) {
+                Some(found) if found == decisive => return Some(decisive),
+                Some(_) => {}
+                None => all = None,
+            }
+        }
+        all
+    };
     match node {
-        Node::Or(parts) => parts.iter().any(|part| holds(part, subject)),
-        Node::And(parts) => parts.iter().all(|part| holds(part, subject)),
-        Node::Not(part) => !holds(part, subject),
-        Node::Compare(Comparison { index, key, op, value }) => compare(subject.value(*index, key), *op, value),
+        Node::Or(parts) => of(parts, true),
+        Node::And(parts) => of(parts, false),
+        Node::Not(part) => judge(part, subject, known).map(|found| !found),
+        Node::Compare(Comparison { index, key, op, value }) => known(*index).then(|| compare(subject.value(*index, key), *op, value)),
     }
 }
 

@@ -153,6 +153,24 @@ fn what_cannot_be_meant_is_refused_where_it_stands() {
 }
 
 #[test]
+fn what_is_not_known_may_be_anything() {
+    // Of `frozen` nothing is known.
+    let known = |index: usize| FIELDS[index].0 != "frozen";
+    for (text, may) in [
+        ("frozen eq true", true),
+        ("not frozen eq true", true),
+        ("name eq orders and frozen eq true", true),
+        ("name eq bills and frozen eq true", false),
+        ("name eq bills or frozen eq true", true),
+        ("not (name eq orders or frozen eq true)", false),
+        ("not (name eq bills and frozen eq true)", true),
+        ("name eq bills or id eq 8", false),
+    ] {
+        assert_eq!(Filter::parse(text, FIELDS).unwrap().may_hold(&thing(), known), may, "{text}");
+    }
+}
+
+#[test]
 fn a_field_that_does_not_exist_is_named_with_those_that_do() {
     for field in ["nam", "Name", "metadata", "metadata.", "retention", "name.x", "and", "or", "*"] {
         let error = Filter::parse(&format!("id eq 7 and {field} eq x"), FIELDS).expect_err(field);
