@@ -321,7 +321,7 @@ impl Broker {
     /// # Errors
     /// `not_found`, `offset_beyond_end`.
     pub async fn trim_stream(&self, who: &Principal, name: &StreamName, to: TrimTo) -> Result<StreamInfo> {
-        self.may(who, name, Action::Admin).await?;
+        let known_as = self.allowed(who, name, Action::Admin).await?;
         who.may_destroy("trim a stream")?;
         let found = self.find_stream(name).await?;
         let bounds = found.bounds;
@@ -347,7 +347,8 @@ impl Broker {
                 Held::Trimmed { .. } => whole,
             }
         };
-        let (stream, stream_id, by) = (name.clone(), found.id, self.by(who).await);
+        // What was allowed is that stream, not another one that has its name a moment later.
+        let (stream, stream_id, by) = (name.clone(), known_as.unwrap_or(found.id), self.by(who).await);
         let (id, first_base) = self.ask(0, |reply| Intent::Trim { stream, stream_id, to, by, reply }).await?;
         if let Err(error) = self.inner.engine.trim(id, Some(first_base)).await {
             // The trim is durable, so the caller must not hear that it had no effect.
